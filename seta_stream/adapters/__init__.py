@@ -1,0 +1,1 @@
+"""Adapters: one file per framework, each the only importer of its framework."""

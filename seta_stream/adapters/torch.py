@@ -1,0 +1,304 @@
+"""PyTorch: a dataset for DataLoader, and losses back from the training loop.
+
+Takes the options of SetaStream; gives an IterableDataset. Effects: those of the stream, in the main process; its
+workers only read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, Unpack
+
+import numpy as np
+import torch
+import torch.distributed
+from torch.utils.data import IterableDataset, get_worker_info
+
+from seta_stream.errors import ArgumentError, CheckpointError, LossError
+from seta_stream.options import StreamOptions
+from seta_stream.plan.walk import Share
+from seta_stream.read.batches import stack
+from seta_stream.read.reader import Reader
+from seta_stream.schedule import Steps
+from seta_stream.stats import Stats
+from seta_stream.stream import SetaStream
+
+FLUSH_STEPS: Final = 64
+"""Losses stay on their device for so many steps, and then move together."""
+
+
+class SetaDataset(IterableDataset[dict[str, Any]]):
+    """The samples of SetaStream for a DataLoader, with any number of workers, by fork or spawn.
+
+    The order of the batches is the same for any number of workers. In worker processes decoding takes no threads.
+
+    Args:
+        urls: as for SetaStream.
+        batch_size: samples per step; give the DataLoader the same.
+        batches: yield ready batches, dicts of arrays, for DataLoader(dataset, batch_size=None).
+        options: the other options of SetaStream.
+
+    Raises:
+        ArgumentError: WORLD_SIZE says that several processes train, and torch.distributed is not initialised.
+    """
+
+    def __init__(
+        self, urls: str | Sequence[str], *, batch_size: int, batches: bool = False, **options: Unpack[StreamOptions]
+    ) -> None:
+        super().__init__()
+        if options.get("world") is None:
+            options["world"] = _world()
+        self._stream: SetaStream | None = SetaStream(urls, batch_size=batch_size, **options)
+        _ = self._stream.session.plan  # epoch 0, for workers that start before any epoch is set
+        self._reader = self._stream.reader
+        self._batch_size = batch_size
+        self._batches = batches
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._weights: torch.Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker gets arguments and handles; losses and the plan's rule stay in the main process."""
+        return {"reader": self._reader, "batch_size": self._batch_size, "batches": self._batches}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._stream = None
+        self._reader, self._batch_size, self._batches = state["reader"], state["batch_size"], state["batches"]
+        self._waiting, self._weights = [], None
+
+    @property
+    def stream(self) -> SetaStream:
+        """The stream, in the main process alone.
+
+        Raises:
+            ArgumentError: in a worker.
+        """
+        if self._stream is None:
+            raise ArgumentError(
+                "A DataLoader worker only reads: call set_epoch, update and state_dict in the main process."
+            )
+        return self._stream
+
+    # ---- samples
+
+    def __len__(self) -> int:
+        """Samples (with batches=True: batches) of an iteration over the epoch that is set."""
+        samples = len(self.stream)
+        return -(-samples // self._batch_size) if self._batches else samples
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield this worker's steps of the epoch that is set."""
+        info = get_worker_info()
+        if info is None:
+            return Places(self._reader, self._batch_size, 0, 1, batches=self._batches)
+        return Places(self._reader, self._batch_size, info.id, info.num_workers, batches=self._batches)
+
+    # ---- epochs and losses
+
+    def set_epoch(self, epoch: int) -> None:
+        """Commit the losses recorded so far and select what the epoch reads; call it before iterating the loader."""
+        self._flush()
+        self._weights = None
+        self.stream.set_epoch(epoch)
+
+    def update(self, ids: torch.Tensor | Sequence[int], loss: torch.Tensor) -> torch.Tensor:
+        """Record a step's losses and return the mean of weight × loss, to call backward() on.
+
+        Nothing is changed in place, and nothing waits for the device: losses move in groups of steps.
+
+        Args:
+            ids: int64 [batch_size], the batch's "__index__", on any device; −1 counts with weight 0.
+            loss: float [batch_size], one loss per sample (reduction="none").
+
+        Returns:
+            float scalar: sum of weight × loss, divided by the number of samples.
+
+        Raises:
+            LossError: the batch is not the stream's step: other lengths, or one loss for all.
+        """
+        numbers = torch.as_tensor(ids)
+        expected = self._check_step(numbers, loss)
+        self._waiting.append((numbers.detach().clone(), loss.detach().float().clone()))
+        self.stream.session.delivered += expected
+        if len(self._waiting) >= FLUSH_STEPS:
+            self._flush()
+        if self._reader.board.weights() is None and self._reader.on_error == "raise":
+            return loss.mean()
+        return (self._weights_of(numbers, loss) * loss).sum() / len(loss)
+
+    def _check_step(self, ids: torch.Tensor, loss: torch.Tensor) -> int:
+        """Return the size of the step that comes next, which the losses must have."""
+        session = self.stream.session
+        lanes = session.plan.lanes
+        expected = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows
+        if not loss.shape == (expected,) == ids.shape:
+            raise LossError(
+                f"update() got {tuple(ids.shape)} ids and losses of shape {tuple(loss.shape)}, and this step has "
+                f"{expected} samples: give one loss per sample (reduction='none'), and the DataLoader the dataset's "
+                f"batch_size={self._batch_size}.",
+                expected=expected,
+                found=tuple(loss.shape),
+            )
+        return expected
+
+    def _weights_of(self, ids: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+        """Return the loss weights of ids without waiting for the device: float [n], 0 where the id is −1."""
+        if self._weights is None or self._weights.device != ids.device:
+            table = self._reader.board.weights()
+            whole = np.ones(1, np.float32) if table is None else table
+            self._weights = torch.from_numpy(whole.copy()).to(ids.device)
+        if len(self._weights) == 1:
+            found = (ids >= 0).to(loss.dtype)
+        else:
+            found = self._weights[ids.clamp(min=0)].to(loss.dtype) * (ids >= 0)
+        return found.to(loss.device, non_blocking=True)
+
+    def _flush(self) -> None:
+        """Move the waiting losses to the stream: one copy from the device for all of them."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            ids = torch.cat([ids for ids, _ in waiting]).cpu().numpy()
+            self.stream.record(ids, torch.cat([losses for _, losses in waiting]).cpu().numpy())
+
+    def record(self, ids: object, losses: object) -> None:
+        """Take losses without counting a step, as SetaStream.record does."""
+        self._flush()
+        self.stream.record(ids, losses)
+
+    # ---- position and figures
+
+    def state_dict(self, step: int | None = None) -> dict[str, Any]:
+        """Return the position, counted by `update` (or `step`), as plain values. Workers have none of their own."""
+        if get_worker_info() is not None:
+            return {}
+        self._flush()
+        return self.stream.state_dict(step)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was made; call it before iterating the loader."""
+        if get_worker_info() is not None:
+            return
+        self._waiting, self._weights = [], None
+        self.stream.load_state_dict(state_dict)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of the epoch that is set, over all workers."""
+        self._flush()
+        return self.stream.stats
+
+    def steps(self, epochs: int) -> Steps:
+        """Return the steps of the run's first `epochs` epochs, as SetaStream.steps does."""
+        return self.stream.steps(epochs)
+
+    @property
+    def progress(self) -> float:
+        """Samples consumed over samples planned for the run, 0 … 1."""
+        return self.stream.progress
+
+    def close(self) -> None:
+        """Commit the last epoch; closing twice is harmless."""
+        self._flush()
+        self.stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._flush()
+        self.stream.__exit__(kind, error, traceback)
+
+
+class Places:
+    """One worker's way through its steps, which knows its place (for torchdata's StatefulDataLoader).
+
+    Args:
+        reader: what to read.
+        batch_size: samples per step.
+        worker, workers: which of how many.
+        batches: yield stacked batches.
+    """
+
+    def __init__(self, reader: Reader, batch_size: int, worker: int, workers: int, *, batches: bool) -> None:
+        self._reader = reader
+        self._batch_size = batch_size
+        self._worker, self._workers = worker, workers
+        self._batches = batches
+        self._origin = reader.board.start
+        self._yielded = 0
+        self._values: Iterator[dict[str, Any]] | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        if self._values is None:
+            self._values = self._read()
+        value = next(self._values)
+        self._yielded += 1
+        return value
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        per_step = 1 if self._batches else self._batch_size
+        done, within = divmod(self._yielded, per_step)
+        begin = self._origin + self._worker + done * self._workers if done or within else self._origin
+        share = Share(worker=self._worker, workers=self._workers, origin=self._origin, begin=begin)
+        threads = self._reader.reading.decode_threads if self._workers == 1 and get_worker_info() is None else 0
+        samples = self._reader.samples(self._reader.plan(), share, threads=threads)
+        if not self._batches:
+            for _ in range(within):
+                next(samples)
+            yield from samples
+            return
+        waiting: list[dict[str, Any]] = []
+        for sample in samples:
+            waiting.append(sample)
+            if len(waiting) == self._batch_size:
+                yield stack(waiting)
+                waiting = []
+        if waiting:
+            yield stack(waiting)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place as plain numbers."""
+        return {
+            "epoch": self._reader.board.epoch,
+            "origin": self._origin,
+            "workers": self._workers,
+            "yielded": self._yielded,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Go to a place that `state_dict` told.
+
+        Raises:
+            CheckpointError: another epoch is set, or there are more or fewer workers.
+        """
+        expected = {"epoch": state_dict["epoch"], "workers": state_dict["workers"]}
+        found = {"epoch": self._reader.board.epoch, "workers": self._workers}
+        if expected != found or not self._reader.board.is_set:
+            raise CheckpointError(
+                f"The loader's checkpoint has {expected}, and here are {found}: call dataset.load_state_dict() before "
+                "loader.load_state_dict(), and keep the number of workers (the dataset's own checkpoint need not).",
+                expected=expected,
+                found=found,
+            )
+        self._origin, self._yielded, self._values = state_dict["origin"], state_dict["yielded"], None
+
+
+def _world() -> int:
+    """Return how many processes train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    announced = os.environ.get("WORLD_SIZE", "1")
+    if announced != "1":
+        raise ArgumentError(
+            f"WORLD_SIZE={announced} says that several processes train, and torch.distributed is not initialised: call "
+            "init_process_group() before constructing the dataset, or unset WORLD_SIZE.",
+            expected="1",
+            found=announced,
+        )
+    return 1

@@ -1,0 +1,94 @@
+"""A checkpoint: the position of a run as plain values, and whether it fits this stream. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from seta_stream.errors import CheckpointError, PolicyError
+from seta_stream.plan.epoch import Geometry
+from seta_stream.policies.rule import Rule
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Everything that a run needs to go on where it was, besides the state folder.
+
+    Args:
+        epoch, step: the next step to deliver.
+        geometry: fixed at the run's first start.
+        fingerprint: of the shard table, in hex.
+        policy: its name and settings.
+        rule: of the epoch; applied again to the same losses it gives the same selection.
+        generation: name of the generation that the epoch started from; None for no losses at all.
+        pending: name of the losses recorded since then; None where there are none or no state.
+        consumed: samples delivered in earlier epochs, for schedules.
+    """
+
+    epoch: int
+    step: int
+    geometry: Geometry
+    fingerprint: str
+    policy: dict[str, Any]
+    rule: Rule
+    generation: str | None
+    pending: str | None
+    consumed: int
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return dicts, lists, strings and numbers only."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"version": VERSION, **plain, "geometry": asdict(self.geometry), "rule": self.rule.to_plain()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Checkpoint:
+        """Read what `to_plain` gave.
+
+        Raises:
+            CheckpointError: for a foreign, damaged or future value.
+        """
+        if not isinstance(plain, Mapping) or "version" not in plain:
+            raise CheckpointError("This is no seta_stream checkpoint: give load_state_dict what state_dict returned.")
+        if plain["version"] != VERSION:
+            raise CheckpointError(
+                f"The checkpoint has version {plain['version']} and this release reads version {VERSION}: use the "
+                "release that wrote it, or a newer one.",
+                expected=VERSION,
+                found=plain["version"],
+            )
+        values = {name: value for name, value in plain.items() if name != "version"}
+        try:
+            values["geometry"] = Geometry(**values["geometry"])
+            values["rule"] = Rule.from_plain(values["rule"])
+            return cls(**values)
+        except (KeyError, TypeError, PolicyError) as error:
+            raise CheckpointError(f"The checkpoint is damaged: {error}. Use an older one.") from error
+
+    def check(self, *, fingerprint: str, policy: dict[str, Any], global_batch: int, seed: int) -> None:
+        """Refuse a checkpoint of another run.
+
+        Raises:
+            CheckpointError: naming each difference.
+        """
+        rows = [
+            ("corpus fingerprint", self.fingerprint, fingerprint, "give the same shards in the same order"),
+            ("policy", self.policy, policy, "give the policy that the run began with"),
+            (
+                "global batch",
+                self.geometry.rows * self.geometry.batch,
+                global_batch,
+                "choose batch_size × ranks to match",
+            ),
+            ("seed", self.geometry.seed, seed, "give the same seed"),
+        ]
+        wrong = [row for row in rows if row[1] != row[2]]
+        if wrong:
+            told = "; ".join(f"{what} was {then} and is {now} ({advice})" for what, then, now, advice in wrong)
+            raise CheckpointError(
+                f"The checkpoint does not fit this stream: {told}.",
+                expected={what: then for what, then, _, _ in wrong},
+                found={what: now for what, _, now, _ in wrong},
+            )

@@ -1,0 +1,41 @@
+"""The console script: one file per command, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from seta_stream.errors import SetaStreamError
+
+COMMANDS = {
+    "demo": "train a small recogniser on all samples and on half of them",
+    "index": "index shards, so that their samples can be read by range",
+    "inspect": "print and plot what a state folder holds",
+}
+
+
+class _Lazy(click.Group):
+    """Loads a command's file only when it is asked for, and turns the package's errors into messages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"seta_stream.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except SetaStreamError as error:
+            raise click.ClickException(error.message) from error
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="seta-stream")
+def main() -> None:
+    """Train on the samples that still teach, and pay, in bytes, decodes and steps, only for those."""

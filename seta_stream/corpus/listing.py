@@ -1,0 +1,124 @@
+"""Patterns → the shards of a corpus.
+
+Takes what a user writes: a URL, a brace or glob pattern, a .txt file of them, or a list of any of these; gives
+normalised URLs in order. Acts: it lists folders and reads .txt files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from seta_stream.corpus.index import SUFFIX
+from seta_stream.errors import ArgumentError, CorpusError
+from seta_stream.store import Options, is_local, join, local_path, normalise, protocol_of, store_for
+
+Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+_GLOB: Final = frozenset("*?[")
+
+
+def expand(urls: Urls, storage_options: Options | None = None) -> list[str]:
+    """Return the shards that `urls` means, normalised, each once.
+
+    A list keeps its order, a brace pattern gives its own, what a glob finds is sorted. A local name that exists as it
+    is written is taken as it is, whatever characters it holds. Lines of a .txt file are patterns too, relative to the
+    file's folder; empty lines and lines that begin with "#" are passed over.
+
+    Args:
+        urls: a pattern, or several.
+        storage_options: what the fsspec file system is given.
+
+    Raises:
+        CorpusError: nothing matches, or one shard is named twice.
+        ArgumentError: a pattern is malformed, or of a kind that has no byte ranges.
+    """
+    patterns = [urls] if isinstance(urls, str | os.PathLike) else list(urls)
+    found = [url for pattern in patterns for url in _expand_one(os.fspath(pattern), storage_options, listed=False)]
+    if not found:
+        raise CorpusError(
+            f"Cannot open a corpus from {patterns!r}: it names no shard. Pass at least one URL, pattern or .txt list.",
+            expected="at least one shard",
+            found=0,
+        )
+    seen: set[str] = set()
+    for url in found:
+        if url in seen:
+            raise CorpusError(
+                f"Cannot open the corpus: {url} is named twice, so each of its samples would have two ids. Remove one "
+                "of the two, or make the patterns exclusive.",
+                shard=url,
+                expected="each shard once",
+                found="twice",
+            )
+        seen.add(url)
+    return found
+
+
+def _expand_one(pattern: str, options: Options | None, *, listed: bool) -> Iterator[str]:
+    protocol_of(pattern)
+    if pattern.lower().endswith(".txt") and not listed:
+        yield from _expand_list(pattern, options)
+    elif is_local(pattern) and local_path(pattern).is_file():
+        yield normalise(pattern)
+    else:
+        for url in _braces(pattern):
+            if _GLOB.isdisjoint(url) or (is_local(url) and local_path(url).is_file()):
+                yield _checked(url)
+            else:
+                yield from _expand_glob(url, options)
+
+
+def _braces(pattern: str) -> list[str]:
+    from braceexpand import braceexpand  # noqa: PLC0415  (keeps the import of seta_stream short)
+
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:
+        raise ArgumentError(
+            f"Cannot expand {pattern!r}: a brace is not closed. Write ranges as train-{{00000..00149}}.tar.",
+            expected="balanced braces",
+            found=pattern,
+        ) from error
+
+
+def _checked(url: str) -> str:
+    if is_local(url) and local_path(url).is_dir():
+        raise CorpusError(
+            f"Cannot open {url} as a shard: it is a folder. Name the shards in it, as {url.rstrip('/')}/*.tar.",
+            shard=url,
+            expected="a tar file",
+            found="a folder",
+        )
+    return normalise(url)
+
+
+def _expand_glob(pattern: str, options: Options | None) -> list[str]:
+    found = [normalise(url) for url in store_for(pattern, options).glob(pattern) if not url.endswith(SUFFIX)]
+    found = [url for url in found if not (is_local(url) and local_path(url).is_dir())]
+    if not found:
+        raise CorpusError(
+            f"Cannot open a corpus from {pattern!r}: nothing matches it. Check the folder and the pattern.",
+            expected="at least one match",
+            found=0,
+        )
+    return found
+
+
+def _expand_list(url: str, options: Options | None) -> Iterator[str]:
+    """Expand each line of a .txt file; a line may not name another .txt, which could name this one."""
+    folder = url.rpartition("/")[0] if not is_local(url) else str(local_path(url).parent)
+    lines = store_for(url, options).read(url).decode("utf-8", "surrogateescape").splitlines()
+    for line in map(str.strip, lines):
+        if not line or line.startswith("#"):
+            continue
+        if line.lower().endswith(".txt"):
+            raise CorpusError(
+                f"Cannot follow {line!r} in {url}: a list of shards may not name another list. Write its lines here.",
+                shard=url,
+                expected="URLs of shards",
+                found=line,
+            )
+        relative = is_local(line) and "://" not in line and not line.startswith(("/", "~"))
+        yield from _expand_one(join(folder, line) if relative else line, options, listed=True)

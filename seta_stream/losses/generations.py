@@ -1,0 +1,311 @@
+"""Generations in a state folder: committed whole or not at all, found by lineage, loaded by digest.
+
+Takes tables and rules; effects: files under <state>/losses, <state>/pending and <state>/history.jsonl, and a lock on
+a local state folder. docs/formats/state.md tells the files.
+"""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from seta_stream.collective import Collective, OneProcess
+from seta_stream.errors import GenerationError, SetaStreamWarning, StateError
+from seta_stream.losses.drafts import MANIFEST_NAME, Draft, LocalDraft, StoreDraft, clean_local
+from seta_stream.losses.histogram import Histogram
+from seta_stream.losses.history import append_history, history_line, read_history
+from seta_stream.losses.loading import LoadReport, Shards, load_losses, sidecars
+from seta_stream.losses.lock import StateLock
+from seta_stream.losses.manifest import (
+    Generation,
+    SidecarEntry,
+    generation_name,
+    is_generation_name,
+    lineage_of,
+    pack_manifest,
+    plain,
+    surplus,
+    unpack_manifest,
+)
+from seta_stream.losses.pending import HEADER_BYTES, pack_pending, parent_of, unpack_pending
+from seta_stream.losses.table import LossTable
+from seta_stream.policies.rule import Rule
+from seta_stream.store import Options, Store, is_local, join, local_path, store_for
+
+__all__ = ["Generation", "Generations", "LoadReport", "Shards"]
+
+
+class Generations:
+    """The losses of a state folder.
+
+    Args:
+        state_url: a local folder or any fsspec URL.
+        options: of its file system.
+        collective: the processes that train together; process 0 writes.
+        store: what serves the URL; chosen by its protocol unless given.
+    """
+
+    def __init__(
+        self,
+        state_url: str,
+        options: Options | None = None,
+        collective: Collective | None = None,
+        *,
+        store: Store | None = None,
+    ) -> None:
+        self._store = store_for(state_url, options) if store is None else store
+        self._collective: Collective = OneProcess() if collective is None else collective
+        self._state = state_url
+        self._folder = join(state_url, "losses")
+        self._pending = join(state_url, "pending")
+        self._history = join(state_url, "history.jsonl")
+        self._lock = StateLock(local_path(state_url)) if is_local(state_url) else None
+        self._manifests: dict[str, Generation] = {}
+        self._unusable: set[str] = set()
+
+    def lock(self) -> None:
+        """Become the one writer of a local state folder.
+
+        Raises:
+            StateLockedError: another stream writes it.
+        """
+        if self._lock is not None and self._collective.rank == 0:
+            self._lock.acquire()
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def kept(self) -> list[Generation]:
+        """Return the generations that are there, whole, in the order of their commits."""
+        return sorted(self._by_name().values(), key=lambda one: (one.sequence, one.epoch, one.name))
+
+    def get(self, name: str) -> Generation:
+        """Return a generation by name.
+
+        Raises:
+            GenerationError: it is gone, or its manifest cannot be used.
+        """
+        found = self._by_name().get(name)
+        if found is None:
+            raise GenerationError(
+                f"Generation {name} is not in {self._folder}: {self._told_kept()}.",
+                expected=name,
+                found=[one.name for one in self.kept()],
+            )
+        return found
+
+    def ancestor(self, below_epoch: int, lineage: str | None) -> Generation | None:
+        """Return the newest generation of a lineage that closes an epoch below `below_epoch`; None where none did.
+
+        Args:
+            below_epoch: the epoch that is to start.
+            lineage: name of the run's newest generation; None for the one that was committed last.
+
+        Raises:
+            GenerationError: there was one, and it is no longer kept.
+        """
+        kept = self.kept()
+        if lineage is None and not kept:
+            return None
+        newest = kept[-1] if lineage is None else self.get(lineage)
+        oldest = newest
+        for oldest in lineage_of(newest, self._by_name()):
+            if oldest.epoch < below_epoch:
+                return oldest
+        if oldest.root >= below_epoch or oldest.parent is None:
+            return None
+        raise GenerationError(
+            f"Cannot start epoch {below_epoch} from its own losses: they lie before generation {oldest.name}, and the "
+            f'older ones are gone: {self._told_kept()}. Set a later epoch, or pass losses="latest" to start from the '
+            "newest.",
+            expected=below_epoch,
+            found=[one.name for one in kept],
+        )
+
+    def commit(
+        self,
+        epoch: int,
+        table: LossTable,
+        shards: Shards,
+        rule: Rule | None,
+        parent: str | None,
+        facts: Mapping[str, Any],
+        *,
+        histogram: Histogram | None = None,
+    ) -> str:
+        """Write a generation whole, or leave everything as it was; return its name.
+
+        The last 3 of the lineage stay, others are untouched.
+
+        Args:
+            epoch: the one that ends.
+            table: all losses, ages as of that epoch.
+            shards: the corpus: one digest per shard.
+            rule: for the next epoch.
+            parent: name of the generation that this epoch started from; None for none.
+            facts: plain values for the history, as bytes and seconds.
+            histogram: of the table's losses, where it is at hand.
+
+        Raises:
+            StateError: nothing could be written, as on a full disk.
+            StateLockedError: another stream writes this state.
+        """
+        if self._collective.rank != 0:
+            return self._collective.broadcast(b"").decode()
+        self.lock()
+        if self._lock is not None:
+            clean_local(local_path(self._folder))
+        name = generation_name(epoch, secrets.token_hex(4))
+        line = history_line(name, epoch, parent, rule, histogram or table.histogram(), plain(facts))
+        generation = Generation(
+            name=name,
+            epoch=epoch,
+            parent=parent,
+            rule=rule,
+            facts=plain(facts),
+            sequence=max((one.sequence for one in self.kept()), default=0) + 1,
+            root=epoch if parent is None else self.get(parent).root,
+            line=line,
+        )
+        self._write(generation, table, shards)
+        self._tell_history(name)
+        self._remove_surplus(name)
+        return self._collective.broadcast(name.encode()).decode()
+
+    def load(self, generation: Generation, table: LossTable, shards: Shards) -> LoadReport:
+        """Fill a table from a generation; ages are as of the end of its epoch.
+
+        A sidecar is found by its shard's digest. What cannot be used is named in a warning and left where it is, and
+        its samples are unseen.
+
+        Args:
+            generation: from `ancestor`, `get` or `kept`.
+            table: is overwritten.
+            shards: the corpus.
+
+        Raises:
+            ReadError: the store fails in another way than that a file is not there.
+        """
+        return load_losses(self._store, self._folder, generation, table, shards)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of history.jsonl, oldest first."""
+        return read_history(self._store, self._history)
+
+    def write_pending(self, name: str, ids: ArrayLike, losses: ArrayLike, *, parent: str | None = None) -> None:
+        """Keep losses that belong to no generation yet; they go when the generation `parent` goes.
+
+        Raises:
+            StateError: nothing could be written.
+        """
+        try:
+            self._store.write(join(self._pending, name), pack_pending(ids, losses, parent))
+        except OSError as error:
+            raise StateError(
+                f"Cannot write the pending losses {name} to {self._pending}: {error}. Free space there, or give the "
+                "state folder the rights to write."
+            ) from error
+
+    def read_pending(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids int64 [n] and losses float32 [n].
+
+        Raises:
+            StateError: they are gone, or the file is damaged.
+        """
+        url = join(self._pending, name)
+        if not self._store.exists(url):
+            raise StateError(
+                f"The pending losses {name} are not in {self._pending}: the checkpoint that names them is older than "
+                "the generations that are kept, or belongs to another state. Use a newer checkpoint.",
+                expected=name,
+            )
+        return unpack_pending(self._store.read(url), name=name)
+
+    def _draft(self, name: str) -> Draft:
+        if self._lock is not None:
+            return LocalDraft(local_path(self._folder), name)
+        return StoreDraft(self._store, join(self._folder, name))
+
+    def _write(self, generation: Generation, table: LossTable, shards: Shards) -> None:
+        entries: list[SidecarEntry] = []
+        draft: Draft | None = None
+        try:
+            draft = self._draft(generation.name)
+            draft.write(sidecars(table, shards, entries))
+            generation = replace(generation, sidecars=tuple(entries))
+            draft.publish(pack_manifest(generation))
+        except BaseException as error:
+            if draft is not None:
+                draft.discard()
+            if not isinstance(error, OSError):
+                raise
+            raise StateError(
+                f"Cannot write generation {generation.name} to {self._folder}: {error}. The generation before it is "
+                "whole and stays; the losses of this epoch are still in memory. Free space there, or give the state "
+                "folder the rights to write, and set the epoch again."
+            ) from error
+        self._manifests[generation.name] = generation
+
+    def _by_name(self) -> dict[str, Generation]:
+        """Return the generations that are there; manifests are never rewritten, so each is read once."""
+        names = [name for name in self._store.names(self._folder) if is_generation_name(name)]
+        found = {name: self._manifests.get(name) or self._read_manifest(name) for name in names}
+        self._manifests = {name: one for name, one in found.items() if one is not None}
+        return self._manifests
+
+    def _read_manifest(self, name: str) -> Generation | None:
+        url = join(self._folder, name, MANIFEST_NAME)
+        if name in self._unusable or not self._store.exists(url):
+            return None
+        try:
+            return unpack_manifest(self._store.read(url), name=name)
+        except GenerationError as error:
+            self._unusable.add(name)
+            warnings.warn(f"{error.message} The generation is left aside.", SetaStreamWarning, stacklevel=4)
+            return None
+
+    def _tell_history(self, name: str) -> None:
+        """Append the generation's line, and those of its ancestors that a crash kept from being written."""
+        try:
+            told = {line.get("generation") for line in self.history()}
+            missing = [one for one in lineage_of(self.get(name), self._by_name()) if one.name not in told]
+            append_history(self._store, self._history, [dict(one.line) for one in reversed(missing)])
+        except OSError as error:
+            warnings.warn(
+                f"Generation {name} is committed, but its line could not be added to {self._history} ({error}). The "
+                "next commit adds it.",
+                SetaStreamWarning,
+                stacklevel=4,
+            )
+
+    def _remove_surplus(self, name: str) -> None:
+        gone = surplus(self.get(name), self._by_name())
+        for one in gone:
+            # Without its manifest it is no generation any more, however far the removal comes.
+            self._store.remove(join(self._folder, one.name, MANIFEST_NAME))
+            self._store.remove(join(self._folder, one.name))
+        parents = {one.name for one in gone} | {None for one in gone if one.parent is None}
+        for pending in self._store.names(self._pending) if gone else []:
+            url = join(self._pending, pending)
+            if parent_of(self._first_bytes(url)) in parents:
+                self._store.remove(url)
+
+    def _first_bytes(self, url: str) -> bytes:
+        length = min(self._store.info(url).size, HEADER_BYTES)
+        file = self._store.open(url)
+        try:
+            return file.read(0, length)
+        finally:
+            file.close()
+
+    def _told_kept(self) -> str:
+        kept = [f"{one.name} (epoch {one.epoch})" for one in self.kept()]
+        return f"kept are {', '.join(kept)}" if kept else "none is kept"

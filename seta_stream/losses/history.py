@@ -1,0 +1,89 @@
+"""history.jsonl: one line per committed epoch.
+
+Takes plain dicts; effects: the file is read and appended to. A line that a crash tore off is passed over when reading
+and cut away by the next append.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from seta_stream.errors import SetaStreamWarning
+from seta_stream.losses.histogram import Histogram
+from seta_stream.policies.rule import Rule
+from seta_stream.store import Store, is_local, local_path
+
+
+def history_line(
+    generation: str, epoch: int, parent: str | None, rule: Rule | None, histogram: Histogram, facts: object
+) -> dict[str, Any]:
+    """Return what the history keeps of an epoch, as plain values.
+
+    `histogram` is of the losses at the epoch's end; `rule` is for the next epoch and was made from it;
+    `expected_share` is the share of samples that it keeps.
+    """
+    merged = histogram.merged(512)
+    seen = histogram.seen > 0
+    return {
+        "epoch": epoch,
+        "generation": generation,
+        "parent": parent,
+        "samples": histogram.total,
+        "seen": histogram.seen,
+        "unseen": histogram.unseen,
+        "minimum": histogram.minimum if seen else None,
+        "maximum": histogram.maximum if seen else None,
+        "mean": histogram.mean if seen else None,
+        "rule": None if rule is None else rule.to_plain(),
+        "expected_share": None if rule is None else rule.expected_kept(histogram) / max(histogram.total, 1),
+        "histogram": {"edges": merged.edges.tolist(), "counts": merged.counts.tolist()},
+        "facts": facts,
+    }
+
+
+def read_history(store: Store, url: str) -> list[dict[str, Any]]:
+    """Return the lines, oldest first; empty where there is no file."""
+    if not store.exists(url):
+        return []
+    lines = store.read(url).split(b"\n")
+    found, damaged = [], []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is torn, or nothing
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            damaged.append(number)
+    if damaged:
+        warnings.warn(
+            f"Lines {damaged[:5]} of {url} are damaged and passed over; {len(found)} others were read.",
+            SetaStreamWarning,
+            stacklevel=3,
+        )
+    return [line for line in found if isinstance(line, dict)]
+
+
+def append_history(store: Store, url: str, lines: Sequence[dict[str, Any]]) -> None:
+    """Add lines; what the last crash left of a line is cut away."""
+    data = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+    if is_local(url):
+        _append_local(url, data)
+        return
+    old = store.read(url) if store.exists(url) else b""
+    store.write(url, old[: old.rfind(b"\n") + 1] + data)
+
+
+def _append_local(url: str, data: bytes) -> None:
+    path = local_path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with path.open("r+b") as file:
+        old = file.read()
+        whole = old.rfind(b"\n") + 1
+        file.truncate(whole)
+        file.seek(whole)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,163 @@
+"""What a run remembers: its losses, the generation they come from, and the rule for the next epoch.
+
+Takes recorded losses and epochs; gives rules and selections. Effects: generations in the state folder, where there is
+one. Without a state folder losses live in memory, and an epoch that is set again starts from the newest ones.
+"""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import CheckpointError, GenerationError, SetaStreamWarning
+from seta_stream.losses.generations import Generation, Generations
+from seta_stream.losses.table import LossTable
+from seta_stream.plan.epoch import Selection
+from seta_stream.policies.rule import Rule, select
+
+if TYPE_CHECKING:
+    from seta_stream.corpus.ids import ShardTable
+    from seta_stream.policies.policy import Policy
+    from seta_stream.store import Options
+
+Chosen = tuple[Rule, Selection, NDArray[np.float32] | None]
+
+
+class Memory:
+    """Losses of one run and their lineage.
+
+    Args:
+        table: the corpus.
+        policy: decides each epoch's rule.
+        seed: of the draws.
+        state: URL of the state folder, or None.
+        options: of its file system.
+        losses: "exact" starts an epoch from its own ancestor or fails; "latest" takes the newest where that is gone.
+    """
+
+    def __init__(
+        self,
+        table: ShardTable,
+        policy: Policy,
+        seed: int,
+        state: str | None,
+        options: Options | None,
+        losses: Literal["exact", "latest"],
+    ) -> None:
+        self.losses = LossTable(table.samples)
+        self.base: Generation | None = None
+        self._table = table
+        self._policy = policy
+        self._seed = seed
+        self._latest = losses == "latest"
+        self._newest: str | None = None  # name of the lineage's newest generation
+        self._age_epoch = -1  # ages in the table are as of the end of this epoch
+        self.generations = Generations(state, options) if state is not None else None
+        if self.generations is not None:
+            self.generations.lock()
+
+    def commit(self, epoch: int, facts: dict[str, Any]) -> None:
+        """Close an epoch: what was recorded becomes a generation, with the rule for the next one."""
+        if self.generations is None or not self.losses.recorded:
+            return
+        rule = self._policy.rule(self.losses.histogram(), epoch + 1)
+        self._newest = self.generations.commit(epoch, self.losses, self._table, rule, _name(self.base), facts)
+        self.base = self.generations.get(self._newest)
+        self.losses.advance(0)  # nothing in the table is newer than its generation
+
+    def choose(self, epoch: int) -> Chosen:
+        """Return the rule and the selection of an epoch, from the newest losses before it."""
+        self._go_to(self._ancestor(epoch), epoch)
+        if self.base is not None and self.base.epoch == epoch - 1:
+            rule = self.base.rule
+        else:
+            rule = self._policy.rule(self.losses.histogram(), epoch)
+        return self._select(rule, epoch)
+
+    def restore(self, epoch: int, rule: Rule, generation: str | None, pending: str | None) -> Chosen:
+        """Return a checkpoint's selection, and take up the losses that were recorded after it was made.
+
+        Raises:
+            CheckpointError: the generation or the pending losses are gone.
+        """
+        if generation is not None and self.generations is None:
+            raise CheckpointError(
+                f"The checkpoint starts from generation {generation}, and this stream has no state: give state= the "
+                "folder that the run wrote.",
+                expected=generation,
+            )
+        base = None
+        if self.generations is not None and generation is not None:
+            base = self.generations.get(generation)
+        self._go_to(base, epoch)
+        self._newest = generation
+        chosen = self._select(rule, epoch)
+        if pending is not None and self.generations is not None:
+            self.losses.record(*self.generations.read_pending(pending))
+        return chosen
+
+    def write_pending(self, epoch: int, step: int) -> str | None:
+        """Write the losses recorded in this epoch; return their name, or None where there is nothing to write."""
+        if self.generations is None or not self.losses.recorded:
+            return None
+        ids = np.flatnonzero(self.losses.all_ages == 0)
+        name = f"epoch-{epoch:06d}-step-{step:09d}-{secrets.token_hex(4)}"
+        self.generations.write_pending(name, ids, self.losses.values[ids], parent=_name(self.base))
+        return name
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the epochs committed so far, oldest first."""
+        return self.generations.history() if self.generations is not None else []
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self.generations is not None:
+            self.generations.close()
+
+    def _ancestor(self, epoch: int) -> Generation | None:
+        if self.generations is None:
+            return None
+        try:
+            return self.generations.ancestor(epoch, self._newest)
+        except GenerationError:
+            kept = self.generations.kept()
+            if not (self._latest and kept):
+                raise
+            return kept[-1]
+
+    def _go_to(self, base: Generation | None, epoch: int) -> None:
+        """Make the table hold the losses of a generation, aged as of the end of an epoch that sees nothing."""
+        if self.generations is not None:
+            is_there = _name(base) == _name(self.base) and not self.losses.recorded and epoch >= self._age_epoch
+            if not is_there:
+                self._load(base)
+            self.base = base
+        self.losses.advance(max(epoch - self._age_epoch, 0))
+        self._age_epoch = max(epoch, self._age_epoch)
+
+    def _load(self, base: Generation | None) -> None:
+        assert self.generations is not None  # noqa: S101  (narrows the type)
+        self.losses = LossTable(self._table.samples)
+        self._age_epoch = -1 if base is None else base.epoch
+        if base is not None:
+            report = self.generations.load(base, self.losses, self._table)
+            if report.unseen_shards:
+                warnings.warn(
+                    f"Generation {base.name} has no usable losses for {report.unseen_shards} of "
+                    f"{len(self._table.urls)} shards; their samples count as unseen.",
+                    SetaStreamWarning,
+                    stacklevel=2,
+                )
+
+    def _select(self, rule: Rule, epoch: int) -> Chosen:
+        first_id = self._table.first_id
+        mask, weights = select(rule, self.losses.values, first_id, seed=self._seed, epoch=epoch)
+        return rule, Selection.of(mask, first_id), weights
+
+
+def _name(generation: Generation | None) -> str | None:
+    return None if generation is None else generation.name

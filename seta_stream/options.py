@@ -1,0 +1,118 @@
+"""The options that SetaStream takes, and their checks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypedDict
+
+from seta_stream.collective import Collective
+from seta_stream.errors import ArgumentError, UnsupportedError
+from seta_stream.policies import Policy, Rule
+from seta_stream.read.decode import Decode
+from seta_stream.read.options import Cache, Reading
+
+DEFAULT_WIDTH: Final = 8
+
+
+class StreamOptions(TypedDict, total=False):
+    """The keyword options of SetaStream but `batch_size`, for adapters that hand them on; see its docstring."""
+
+    policy: Policy | Callable[..., Rule]
+    state: str | None
+    seed: int
+    shuffle: bool
+    drop_last: bool
+    lanes: tuple[int, int] | None
+    decode: str | Decode | None
+    on_error: Literal["raise", "skip"]
+    fields: Sequence[str] | None
+    index: str | None
+    losses: Literal["exact", "latest"]
+    unit: Literal["sample", "run"]
+    read: Reading
+    cache: str | Cache | None
+    storage_options: Mapping[str, Any] | None
+    state_options: Mapping[str, Any] | None
+    collective: Collective | None
+    world: int | None
+    rank: int | None
+
+
+def check_choices(**options: tuple[object, Sequence[object]]) -> None:
+    """Refuse an option whose value is none of its choices.
+
+    Args:
+        options: name=(value, choices).
+
+    Raises:
+        ArgumentError: naming the option, its value and its choices.
+    """
+    for name, (value, choices) in options.items():
+        if value not in choices:
+            raise ArgumentError(
+                f"{name}={value!r} is not possible: choose one of {', '.join(map(repr, choices))}.",
+                expected=tuple(choices),
+                found=value,
+            )
+
+
+def check_one_process(collective: Any, world: int | None, rank: int | None) -> None:
+    """Refuse several processes, which this release does not train yet.
+
+    Raises:
+        UnsupportedError: for a world over 1.
+        ArgumentError: for a rank that the world does not have.
+    """
+    size = collective.world if collective is not None else world if world is not None else 1
+    if size != 1:
+        raise UnsupportedError(
+            f"world={size}: this release trains in one process. Start one process (its DataLoader may have workers), "
+            "or read with world=1 in each and no pruning.",
+            expected=1,
+            found=size,
+        )
+    if rank not in (None, 0):
+        raise ArgumentError(f"rank={rank} is outside the world of 1 process: leave it out.", expected=0, found=rank)
+
+
+def check_not_yet(cache: object, unit: str, run_bytes: int) -> None:
+    """Refuse what later releases bring.
+
+    Raises:
+        UnsupportedError: for a cache, and for decisions per run.
+    """
+    if cache is not None:
+        raise UnsupportedError(
+            "cache= keeps a local copy of a bucket, and this release reads local files: leave it out, or copy the "
+            "shards to a local disk first."
+        )
+    if unit != "sample" or run_bytes:
+        raise UnsupportedError(
+            f"unit={unit!r} and run_bytes={run_bytes} decide for runs of samples, and this release decides for each "
+            'sample: use unit="sample" and run_bytes=0.'
+        )
+
+
+def check_batch(batch_size: int | None, lanes: tuple[int, int] | None, *, drop_last: bool) -> tuple[int, int, int]:
+    """Return (rows, width, samples per row of a step).
+
+    Raises:
+        ArgumentError: for sizes that are not positive, or rows that do not divide the batch.
+    """
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ArgumentError(f"batch_size={batch_size!r} is no number of samples: give 1 or more, or None.")
+    rows, width = lanes if lanes is not None else (1, DEFAULT_WIDTH)
+    if min(rows, width) < 1:
+        raise ArgumentError(f"lanes={lanes!r} are (rows, lanes per row), both 1 or more.")
+    batch = batch_size or 1
+    if batch % rows:
+        fitting = [r for r in range(1, batch + 1) if batch % r == 0]
+        raise ArgumentError(
+            f"lanes={lanes!r} cut a step of {batch} samples into {rows} rows, which do not fit: choose rows from "
+            f"{fitting}.",
+            expected=fitting,
+            found=rows,
+        )
+    if not drop_last and rows != 1:
+        raise ArgumentError(f"drop_last=False needs one row, and lanes={lanes!r} have {rows}.")
+    return rows, width, batch // rows

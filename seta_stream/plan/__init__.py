@@ -1,0 +1,1 @@
+"""Plans: from a selection to who reads which samples, when. Pure."""

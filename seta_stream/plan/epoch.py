@@ -1,0 +1,180 @@
+"""The plan of one epoch: which samples stand in which step, in which order.
+
+Takes a selection (mask bits and counts per shard) and the run's geometry; gives ids. Pure, and the same on every
+machine: step t is one ordered list of G samples whatever reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import PlanError
+from seta_stream.plan.lanes import Lanes
+from seta_stream.plan.shuffle import BlockShuffle, shard_order
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What is fixed at a run's first start and never changes on resume.
+
+    Args:
+        rows: R, parts of a step.
+        width: W, lanes per row.
+        batch: b, samples per row of a step.
+        block: samples per block of a lane, whole steps.
+        groups: node groups that shards are dealt to.
+        seed: of every draw.
+        order: "corpus" as listed; "shards": shards permuted, each in its own order; "blocks": blocks permuted as well.
+        drop_last: leave out what does not fill a step.
+    """
+
+    rows: int
+    width: int
+    batch: int
+    block: int
+    groups: int
+    seed: int
+    order: Literal["corpus", "shards", "blocks"]
+    drop_last: bool
+
+    @property
+    def global_batch(self) -> int:
+        """G: samples per step over all rows."""
+        return self.rows * self.batch
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which samples an epoch needs.
+
+    Args:
+        bits: uint8 [ceil(total / 8)], the mask packed big-endian as numpy.packbits does, in order of ids.
+        counts: int64 [shards], selected samples per shard.
+        first_id: int64 [shards + 1].
+    """
+
+    bits: NDArray[np.uint8]
+    counts: Int64s
+    first_id: Int64s
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], first_id: Int64s) -> Selection:
+        """Pack a mask: bool [total]."""
+        ends = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)]) if len(mask) < 1 << 16 else None
+        if ends is not None:
+            return cls(np.packbits(mask), np.diff(ends[first_id]), first_id)
+        counts = [np.count_nonzero(mask[a:b]) for a, b in itertools.pairwise(first_id)]
+        return cls(np.packbits(mask), np.array(counts, np.int64), first_id)
+
+    @property
+    def selected(self) -> int:
+        """Samples selected."""
+        return int(self.counts.sum())
+
+    def positions(self, shard: int) -> Int64s:
+        """Return the selected positions of one shard, ascending: int64 [counts[shard]]."""
+        first, stop = int(self.first_id[shard]), int(self.first_id[shard + 1])
+        bits = np.unpackbits(self.bits[first // 8 : -(-stop // 8)])
+        return np.flatnonzero(bits[first % 8 : first % 8 + stop - first])
+
+
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """The steps of one epoch.
+
+    Args:
+        selection: the samples needed.
+        geometry: the run's geometry.
+        epoch: its number.
+    """
+
+    selection: Selection
+    geometry: Geometry
+    epoch: int
+    lanes: Lanes = field(init=False)
+
+    def __post_init__(self) -> None:
+        g, selected = self.geometry, self.selection.selected
+        lanes = Lanes(g.rows, g.width, g.batch, selected, g.drop_last)
+        object.__setattr__(self, "lanes", lanes)
+        if selected == 0:
+            raise PlanError(
+                f"Epoch {self.epoch} has nothing to train on: the policy selected none of {self.total} samples. "
+                "Widen it (a larger target share, window_scale or keep).",
+                found=0,
+            )
+        if lanes.steps == 0:
+            raise PlanError(
+                f"Epoch {self.epoch} has {selected} selected samples, fewer than one global batch of "
+                f"{lanes.global_batch} ({g.rows} ranks × {g.batch}): make the batch smaller, select more, or use "
+                "drop_last=False in one process.",
+                expected=lanes.global_batch,
+                found=selected,
+            )
+
+    @property
+    def total(self) -> int:
+        """Samples of the corpus."""
+        return int(self.selection.first_id[-1])
+
+    @cached_property
+    def order(self) -> Int64s:
+        """The shards in the order of the line: int64 [shards]."""
+        shards = len(self.selection.counts)
+        if self.geometry.order == "corpus":
+            return np.arange(shards)
+        return shard_order(self.geometry.seed, self.epoch, shards, self.geometry.groups)
+
+    @cached_property
+    def _line_starts(self) -> Int64s:
+        """Where each shard of `order` begins in the line: int64 [shards + 1]."""
+        return np.concatenate([[0], np.cumsum(self.selection.counts[self.order])])
+
+    @cached_property
+    def _shuffle(self) -> BlockShuffle:
+        return BlockShuffle(self.geometry.seed, self.epoch)
+
+    def stretch(self, start: int, stop: int) -> Int64s:
+        """Return the ids at positions start … stop − 1 of the line: int64 [stop − start]."""
+        first = int(np.searchsorted(self._line_starts, start, side="right")) - 1
+        parts = []
+        while start < stop:
+            begin, end = int(self._line_starts[first]), int(self._line_starts[first + 1])
+            if end > start:
+                shard = int(self.order[first])
+                chosen = self.selection.positions(shard)[start - begin : stop - begin]
+                parts.append(chosen + self.selection.first_id[shard])
+                start = min(end, stop)
+            first += 1
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def block(self, lane: int, number: int) -> Int64s:
+        """Return one block of one lane in the order it is yielded: int64 [at most `geometry.block`]."""
+        length = self.geometry.block
+        begin = int(self.lanes.starts[lane])
+        start = begin + number * length
+        stop = min(start + length, begin + int(self.lanes.lengths[lane]))
+        ids = self.stretch(start, stop)
+        return ids[self._shuffle.permutation(lane, number, len(ids))] if self.geometry.order == "blocks" else ids
+
+    def neighbours(self, step: int, element: int) -> Iterator[int]:
+        """Yield the ids near one place, for standing in: before it in its lane, nearest first, then after it.
+
+        Args:
+            step, element: the place: element 0 … G − 1 of a step.
+        """
+        g = self.geometry
+        lane = element // g.batch * g.width + step % g.width
+        place = step // g.width * g.batch + element % g.batch
+        length = int(self.lanes.lengths[lane])
+        for other in itertools.chain(range(place - 1, -1, -1), range(place + 1, length)):
+            yield int(self.block(lane, other // g.block)[other % g.block])

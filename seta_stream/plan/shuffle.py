@@ -1,0 +1,58 @@
+"""The order of shards, and of samples inside a lane.
+
+Takes seeds and counts; gives permutations. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.draws import WordSource
+
+Int64s = NDArray[np.int64]
+
+BLOCK_BYTES: Final = 32 << 20
+BLOCK_SAMPLES: Final = 4096
+SMALLEST_BLOCK: Final = 256
+LINE_BYTES: Final = 1 << 20
+
+
+def shard_order(seed: int, epoch: int, shards: int, groups: int = 1) -> Int64s:
+    """Return the shards in the order of one epoch: int64 [shards].
+
+    Shards are dealt to `groups` node groups once per seed, so that the caches of different machines hold different
+    shards; an epoch permutes inside each group only.
+    """
+    dealt = WordSource(seed, "deal", -1).permutation(0, shards)
+    source = WordSource(seed, "shards", epoch)
+    parts = [dealt[group::groups] for group in range(groups)]
+    return np.concatenate([part[source.permutation(group, len(part))] for group, part in enumerate(parts)])
+
+
+def block_length(mean_bytes: float, width: int, batch: int) -> int:
+    """Return the samples per shuffle block of one lane: whole steps, at least 256 samples.
+
+    All lanes of a row together hold max(32 MiB, 4,096 samples).
+    """
+    samples = max(BLOCK_BYTES / max(mean_bytes, 1.0), BLOCK_SAMPLES) / width
+    steps = max(-(-SMALLEST_BLOCK // batch), round(samples / batch))
+    return steps * batch
+
+
+def line_block_length(mean_bytes: float, width: int, batch: int) -> int:
+    """Return the samples per round where nothing is shuffled: about 1 MiB, which stays in the processor's cache."""
+    return max(1, round(LINE_BYTES / max(mean_bytes, 1.0) / width / batch)) * batch
+
+
+class BlockShuffle:
+    """Permutations of lane blocks for one epoch."""
+
+    def __init__(self, seed: int, epoch: int) -> None:
+        self._source = WordSource(seed, "order", epoch)
+
+    def permutation(self, lane: int, block: int, count: int) -> Int64s:
+        """Return the order inside one block of one lane: int64 [count]."""
+        return self._source.permutation((lane << 32) | block, count)

@@ -1,0 +1,153 @@
+"""One-dimensional k-means on a histogram: the groups are intervals of the loss axis.
+
+Takes a histogram and a number of groups; gives their edges, centres and counts. Pure. Exact dynamic programming on at
+most 2,048 merged bins, then scikit-learn's weighted k-means on all bins from those centres; whichever is better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.losses.histogram import Histogram, bin_floors, codes, merge_starts
+
+MERGED_BINS: Final = 2048
+
+_BLOCK: Final = 256
+_MAX_ITERATIONS: Final = 300
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of losses, ascending; none is empty.
+
+    Args:
+        edges: float32 [groups - 1], bin boundaries: group i covers edges[i-1] <= loss < edges[i].
+        centres: float64 [groups], the mean loss of each.
+        counts: int64 [groups], how many samples each holds.
+    """
+
+    edges: NDArray[np.float32]
+    centres: Floats
+    counts: Ints
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+def kmeans(histogram: Histogram, num_group: int) -> Groups:
+    """Return the groups of least squared distance to their means.
+
+    As many groups as there are distinct losses, where those are fewer than `num_group`; none where nothing was seen.
+    The squared distance is never above that of scikit-learn's k-means on the raw losses, but for the rounding of
+    bins.
+
+    Args:
+        histogram: of the losses.
+        num_group: at least 1.
+    """
+    values, weights = histogram.values(), histogram.weights()
+    wanted = min(num_group, len(values))
+    if wanted <= 1 or wanted == len(values):
+        return _groups(histogram, np.arange(1, wanted))
+    # The middle of the samples becomes 0: sums outward from there stay exact where the samples are.
+    middle = values[np.searchsorted(np.cumsum(weights), histogram.seen / 2)]
+    scaled = (values - middle) / max(values[-1] - middle, middle - values[0])
+    starts = merge_starts(scaled, weights, MERGED_BINS)
+    cuts = starts[_best_cuts(np.add.reduceat(scaled * weights, starts), scaled[starts], weights, starts, wanted)]
+    refined = _refine(scaled, weights, cuts)
+    if len(refined) == len(cuts) and _inertia(scaled, weights, refined) < _inertia(scaled, weights, cuts):
+        cuts = refined
+    return _groups(histogram, cuts)
+
+
+def _best_cuts(sums: Floats, places: Floats, weights: Ints, starts: Ints, wanted: int) -> Ints:
+    """Return where groups 1 … begin among the merged bins, by dynamic programming: int64 [wanted - 1]."""
+    masses = np.add.reduceat(weights, starts).astype(np.float64)
+    cost = _interval_costs(masses, sums, places)
+    bins = len(masses)
+    best = cost[:, 0].copy()  # [stop]: of one group over the bins before stop
+    begins = np.zeros((wanted, bins + 1), np.int64)
+    for group in range(1, wanted):
+        previous, best = best, np.full(bins + 1, np.inf)
+        for low in range(0, bins + 1, _BLOCK):
+            # [stop, begin]: the last group covers begin … stop, the groups before it what lies below begin
+            total = cost[low : low + _BLOCK] + previous
+            begins[group, low : low + _BLOCK] = total.argmin(axis=1)
+            best[low : low + _BLOCK] = total.min(axis=1)
+    cuts = np.empty(wanted - 1, np.int64)
+    stop = bins
+    for group in range(wanted - 1, 0, -1):
+        stop = cuts[group - 1] = begins[group, stop]
+    return cuts
+
+
+def _interval_costs(masses: Floats, sums: Floats, places: Floats) -> Floats:
+    """Return the squared distance within each interval of merged bins: float64 [stop, begin], inf where empty."""
+    mass, total, square = (_outward(column, places) for column in (masses, sums, sums * (sums / masses)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = total[:, None] - total
+        cost *= cost
+        cost /= mass[:, None] - mass
+        np.subtract(square[:, None] - square, cost, out=cost)
+    np.maximum(cost, 0, out=cost)
+    cost[np.triu_indices(len(cost))] = np.inf
+    return cost
+
+
+def _outward(column: Floats, places: Floats) -> Floats:
+    """Return sums from the middle outward, negative below it: float64 [bins + 1]; differences are interval sums."""
+    middle = int(np.searchsorted(places, 0))
+    below = np.cumsum(column[:middle][::-1])[::-1]
+    return np.concatenate([-below, [0.0], np.cumsum(column[middle:])])
+
+
+def _refine(values: Floats, weights: Ints, cuts: Ints) -> Ints:
+    """Return the cuts after scikit-learn's weighted k-means on all bins, from the centres of these cuts."""
+    from sklearn.cluster import KMeans  # noqa: PLC0415  (takes a second to import, and only k-means needs it)
+
+    centres = _centres(values, weights, cuts)
+    fitted = KMeans(len(centres), init=centres[:, None], n_init=1, tol=0, max_iter=_MAX_ITERATIONS, random_state=0)
+    fitted.fit(values[:, None], sample_weight=weights.astype(np.float64))
+    means = np.sort(fitted.cluster_centers_[:, 0])
+    moved = np.searchsorted(values, (means[1:] + means[:-1]) / 2)
+    # Summing in one order makes the result independent of scikit-learn's threads.
+    means = _centres(values, weights, moved) if _is_proper(moved, len(values)) else centres
+    found: Ints = np.unique(np.searchsorted(values, (means[1:] + means[:-1]) / 2))
+    return found if _is_proper(found, len(values)) else cuts
+
+
+def _is_proper(cuts: Ints, bins: int) -> bool:
+    return bool((np.diff(np.concatenate([[0], cuts, [bins]])) > 0).all())
+
+
+def _centres(values: Floats, weights: Ints, cuts: Ints) -> Floats:
+    starts = np.concatenate([[0], cuts]).astype(np.int64)
+    centres: Floats = np.add.reduceat(values * weights, starts) / np.add.reduceat(weights, starts)
+    return centres
+
+
+def _inertia(values: Floats, weights: Ints, cuts: Ints) -> float:
+    sizes = np.diff(np.concatenate([[0], cuts, [len(values)]]))
+    return float(weights @ (values - np.repeat(_centres(values, weights, cuts), sizes)) ** 2)
+
+
+def _groups(histogram: Histogram, cuts: Ints) -> Groups:
+    """Return the groups that begin at these occupied bins, with edges half-way between their centres."""
+    bins, values, weights = histogram.bins, histogram.values(), histogram.weights()
+    if not len(bins):
+        return Groups(np.empty(0, np.float32), np.empty(0), np.empty(0, np.int64))
+    centres = _centres(values, weights, cuts)
+    counts = np.add.reduceat(weights, np.concatenate([[0], cuts]).astype(np.int64))
+    if not len(cuts):
+        return Groups(np.empty(0, np.float32), centres, counts)
+    # Half-way can fall into the last bin below the cut: an edge lies above that bin, and not above the cut's own.
+    half_way = codes((centres[1:] + centres[:-1]) / 2)
+    edges = np.clip(half_way, bins[cuts - 1] + 1, bins[cuts])
+    return Groups(bin_floors(edges), centres, counts)

@@ -1,0 +1,1 @@
+"""Reading: from planned ids to bytes, and from bytes to values."""

@@ -1,0 +1,144 @@
+"""What the main process tells its workers, and what they count: anonymous shared arrays.
+
+Takes a selection and a start step from the main process; gives workers a plan's inputs, and the main process the sums
+of their counters. Effects: shared memory without a name (multiprocessing.RawArray), which fork and spawn hand on, which
+vanishes with the processes, and which needs no lock: only the main process writes the plan, before it asks for an
+iterator, and each worker writes its own row of counters.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing.context
+import multiprocessing.sharedctypes
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import UnsupportedError
+from seta_stream.plan.epoch import Geometry, Selection
+
+ROWS: Final = 257
+"""Row 0 is the main process; workers 0 … 255 have the others, and share them where there are more."""
+
+COUNTERS: Final = (
+    "bytes_needed",
+    "bytes_fetched",
+    "requests",
+    "wait_ns",
+    "samples",
+    "decoded",
+    "skipped",
+    "cache_hits",
+)
+_ORDERS: Final[tuple[Literal["corpus", "shards", "blocks"], ...]] = ("corpus", "shards", "blocks")
+_HEADER: Final = 12  # epoch, start, is_set, is_weighted, and the geometry's eight
+
+
+class Board:
+    """Shared arrays for one corpus.
+
+    Args:
+        first_id: int64 [shards + 1].
+    """
+
+    def __init__(self, first_id: NDArray[np.int64]) -> None:
+        total, shards = int(first_id[-1]), len(first_id) - 1
+        self._raw: dict[str, Any] = {
+            "header": _shared(ctypes.c_int64, _HEADER),
+            "first_id": _shared(ctypes.c_int64, shards + 1),
+            "counts": _shared(ctypes.c_int64, shards),
+            "bits": _shared(ctypes.c_uint8, -(-total // 8)),
+            "weights": _shared(ctypes.c_float, total),  # pages are only there once weights are written
+            "counters": _shared(ctypes.c_int64, ROWS * len(COUNTERS)),
+        }
+        self._view()
+        self._first_id[:] = first_id
+
+    def _view(self) -> None:
+        raw = self._raw
+        self._header = np.frombuffer(raw["header"], np.int64)
+        self._first_id = np.frombuffer(raw["first_id"], np.int64)
+        self._counts = np.frombuffer(raw["counts"], np.int64)
+        self._bits = np.frombuffer(raw["bits"], np.uint8)
+        self._weights = np.frombuffer(raw["weights"], np.float32)
+        # axes: process × counter
+        self._counters = np.frombuffer(raw["counters"], np.int64).reshape(ROWS, len(COUNTERS))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if multiprocessing.context.get_spawning_popen() is None:
+            raise UnsupportedError(
+                "A stream can be handed to worker processes as they are started (DataLoader does), but not pickled "
+                "otherwise: its selection lives in shared memory. Construct the stream in the process that uses it."
+            )
+        return {"raw": self._raw}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._raw = state["raw"]
+        self._view()
+
+    def publish(
+        self, epoch: int, geometry: Geometry, selection: Selection, weights: NDArray[np.float32] | None
+    ) -> None:
+        """Tell the workers what an epoch selects, from its first step; all counters begin again."""
+        g = geometry
+        self._bits[:] = selection.bits
+        self._counts[:] = selection.counts
+        if weights is not None:
+            self._weights[:] = weights
+        fixed = (g.rows, g.width, g.batch, g.block, g.groups, g.seed, _ORDERS.index(g.order), g.drop_last)
+        self._header[:] = (epoch, 0, 1, weights is not None, *fixed)
+        self._counters[:] = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that was published last."""
+        return int(self._header[0])
+
+    @property
+    def start(self) -> int:
+        """The step at which this start of the run began."""
+        return int(self._header[1])
+
+    @start.setter
+    def start(self, step: int) -> None:
+        self._header[1] = step
+
+    @property
+    def geometry(self) -> Geometry:
+        """The run's geometry."""
+        *numbers, order, drop_last = self._header[4:].tolist()
+        rows, width, batch, block, groups, seed = numbers
+        return Geometry(rows, width, batch, block, groups, seed, _ORDERS[order], bool(drop_last))
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any epoch was published."""
+        return bool(self._header[2])
+
+    def selection(self) -> Selection:
+        """Return a copy of the selection, which later epochs do not change."""
+        return Selection(self._bits.copy(), self._counts.copy(), self._first_id)
+
+    @property
+    def selected(self) -> int:
+        """Samples selected."""
+        return int(self._counts.sum())
+
+    def weights(self) -> NDArray[np.float32] | None:
+        """Return the loss weights by id, float32 [total]; None where all are 1."""
+        return self._weights if self._header[3] else None
+
+    def counters(self, row: int) -> NDArray[np.int64]:
+        """Return one process's counters to add to: int64 [COUNTERS]."""
+        row_view: NDArray[np.int64] = self._counters[row if row < ROWS else 1 + (row - 1) % (ROWS - 1)]
+        return row_view
+
+    def sums(self) -> dict[str, int]:
+        """Return the counters summed over processes."""
+        return dict(zip(COUNTERS, self._counters.sum(axis=0).tolist(), strict=True))
+
+
+def _shared(kind: type[Any], count: int) -> Any:
+    return multiprocessing.sharedctypes.RawArray(kind, max(count, 1))

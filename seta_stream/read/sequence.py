@@ -1,0 +1,129 @@
+"""Compressed shards, read in sequence: no byte range of them can be asked for.
+
+Takes a store and a URL; gives a ShardFile whose offsets are those of the decompressed stream. Effects: open streams.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Final, cast
+
+from seta_stream.errors import ReadError
+from seta_stream.store import ObjectInfo, Store, short_read
+
+STREAMS_PER_SHARD: Final = 2
+"""Two lanes meet in a shard at most, each with its own place in it."""
+
+_SKIP_BYTES: Final = 1 << 20
+_OPENERS: Final[tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...]] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+)
+
+
+def open_decompressed(store: Store, url: str) -> IO[bytes]:
+    """Return the decompressed bytes of an object as a stream; what is not compressed comes as it is."""
+    raw = store.open_stream(url)
+    magic = raw.read(6)
+    raw.seek(0)
+    for start, opener in _OPENERS:
+        if magic.startswith(start):
+            return cast("IO[bytes]", _Owning(raw, opener(raw)))
+    return raw
+
+
+class _Owning:
+    """A decompressor that closes the stream below it too."""
+
+    def __init__(self, raw: IO[bytes], stream: IO[bytes]) -> None:
+        self._raw = raw
+        self._stream = stream
+        self.read = stream.read
+
+    def close(self) -> None:
+        self._stream.close()
+        self._raw.close()
+
+
+class SequentialFile:
+    """An object that is read forwards; going back opens it anew.
+
+    Args:
+        store: where it lies.
+        url: its URL.
+        last: where the last sample ends; who has read so far reads on to the end, where the checksum stands.
+    """
+
+    def __init__(self, store: Store, url: str, last: int) -> None:
+        self.url = url
+        self.info: ObjectInfo = store.info(url)
+        self._store = store
+        self._last = last
+        self._lock = threading.Lock()
+        self._streams: list[tuple[int, IO[bytes]]] = []  # (position, stream), the last used at the end
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes of the decompressed stream."""
+        with self._lock:
+            position, stream = self._nearest(offset)
+            try:
+                data = self._forward(stream, position, offset, length)
+            except BaseException:
+                stream.close()
+                raise
+            if offset + length >= self._last:
+                stream.close()
+            else:
+                self._streams.append((offset + length, stream))
+            return data
+
+    def _forward(self, stream: IO[bytes], position: int, offset: int, length: int) -> bytes:
+        """Read on from a position; at the last sample on to the end, where the checksum of all stands."""
+        try:
+            while position < offset:
+                skipped = len(stream.read(min(_SKIP_BYTES, offset - position)))
+                if not skipped:
+                    break
+                position += skipped
+            data = stream.read(length)
+            while offset + length >= self._last and stream.read(_SKIP_BYTES):
+                pass
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            raise ReadError(
+                f"Cannot decompress {self.url} near byte {position} of its contents: {error}. The shard is "
+                "damaged or truncated: restore it.",
+                shard=self.url,
+                offset=position,
+            ) from error
+        if len(data) != length:
+            raise short_read(self.url, offset, length, len(data))
+        return data
+
+    def _nearest(self, offset: int) -> tuple[int, IO[bytes]]:
+        """Take the stream that is nearest before `offset`, or a new one."""
+        before = [entry for entry in self._streams if entry[0] <= offset]
+        if before:
+            nearest = max(before, key=lambda entry: entry[0])
+            self._streams.remove(nearest)
+            return nearest
+        while len(self._streams) >= STREAMS_PER_SHARD:
+            self._streams.pop(0)[1].close()
+        return 0, open_decompressed(self._store, self.url)
+
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of each (offset, length), in order."""
+        return [self.read(offset, length) for offset, length in spans]
+
+    def advise_scattered(self) -> None:
+        """Reading is in sequence whatever is wanted."""
+
+    def close(self) -> None:
+        """Close all streams."""
+        while self._streams:
+            self._streams.pop()[1].close()

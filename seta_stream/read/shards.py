@@ -1,0 +1,166 @@
+"""Open shards: an index and a handle each, a bounded number at once.
+
+Takes a corpus; gives OpenShard, which knows for each sample what its fields are and where their bytes lie.
+Effects: file handles, closed as they fall out of use.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import ShardChangedError
+from seta_stream.read.sequence import SequentialFile
+from seta_stream.store import Options, ShardFile, is_local, store_for
+
+if TYPE_CHECKING:
+    from seta_stream.corpus.indexing import Corpus
+
+Int64s = NDArray[np.int64]
+
+OPEN_AT_ONCE: Final = 64
+SAMPLES_AT_ONCE: Final = 160_000
+"""The indexes of open shards hold about 130 bytes per sample."""
+
+
+class OpenShard:
+    """One shard in use.
+
+    Args:
+        corpus: which shard table and indexes.
+        shard: its number.
+        fields: the fields wanted; None for all.
+        options: of the file system.
+    """
+
+    def __init__(self, corpus: Corpus, shard: int, fields: Sequence[str] | None, options: Options | None) -> None:
+        self.number = shard
+        self.url = corpus.table.urls[shard]
+        self.index = corpus.index(shard)
+        self.is_local = is_local(self.url)
+        self.wanted = None if fields is None else frozenset(fields)
+        self._file: ShardFile | None = None
+        self._options = options
+
+    @property
+    def file(self) -> ShardFile:
+        """The handle, opened on first use and checked against the index."""
+        if self._file is None:
+            store = store_for(self.url, self._options)
+            if self.index.seekable:
+                file: ShardFile = store.open(self.url)
+            else:
+                file = SequentialFile(store, self.url, int(self.index.extent_stop[-1]))
+            expected = (self.index.shard_size, self.index.shard_version)
+            found = (file.info.size, file.info.version)
+            if found != expected:
+                file.close()
+                raise ShardChangedError(
+                    f"{self.url} changed since it was indexed: it had {expected[0]} bytes ({expected[1]}) and has "
+                    f"{found[0]} ({found[1]}). Run `seta-stream index` again, or restore the shard.",
+                    shard=self.url,
+                    expected=expected,
+                    found=found,
+                )
+            self._file = file
+        return self._file
+
+    @cached_property
+    def layouts(self) -> list[tuple[str, ...]]:
+        """The tuples of wanted fields that samples of this shard have."""
+        return self._layouts_and_members[0]
+
+    @cached_property
+    def _layouts_and_members(self) -> tuple[list[tuple[str, ...]], NDArray[np.int32], Int64s | None]:
+        """Layouts, the layout of each sample, and the members of each sample where all share one layout."""
+        index = self.index
+        counts = np.diff(index.first_member)
+        wide = int(counts[0]) if len(counts) else 0
+        if len(counts) and (counts == wide).all():
+            # axes: sample × member of the sample
+            fields = index.member_field.reshape(-1, wide)
+            if (fields == fields[0]).all():
+                chosen = self._chosen(fields[0])
+                names = tuple(index.fields[fields[0][place]] for place in chosen)
+                members = index.first_member[:-1, None] + np.array(chosen, np.int64)[None, :]
+                return [names], np.zeros(len(counts), np.int32), members
+        numbers: dict[tuple[str, ...], int] = {}
+        layout = np.empty(len(counts), np.int32)
+        bounds = index.first_member.tolist()
+        for sample, (first, stop) in enumerate(pairwise(bounds)):
+            row = index.member_field[first:stop]
+            names = tuple(index.fields[row[place]] for place in self._chosen(row))
+            layout[sample] = numbers.setdefault(names, len(numbers))
+        return list(numbers), layout, None
+
+    def _chosen(self, row: NDArray[np.uint16]) -> list[int]:
+        """Return the places of the wanted fields in one sample's row of fields."""
+        names = [self.index.fields[number] for number in row.tolist()]
+        return [place for place, name in enumerate(names) if self.wanted is None or name in self.wanted]
+
+    def layout_of(self, positions: Int64s) -> NDArray[np.int32]:
+        """Return the number of each sample's layout: int32 [positions]."""
+        return self._layouts_and_members[1][positions]
+
+    def members_of(self, positions: Int64s, layout: int) -> Int64s:
+        """Return the wanted members of samples that all have one layout: int64 [positions, fields]."""
+        members = self._layouts_and_members[2]
+        if members is not None:
+            return members[positions]
+        names = set(self.layouts[layout])
+        first, stop = self.index.first_member[positions], self.index.first_member[positions + 1]
+        rows = [
+            [m for m in range(a, b) if self.index.fields[self.index.member_field[m]] in names]
+            for a, b in zip(first.tolist(), stop.tolist(), strict=True)
+        ]
+        return np.array(rows, np.int64).reshape(len(positions), len(names))
+
+    def close(self) -> None:
+        """Close the handle."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class OpenShards:
+    """The shards that a reader has open; the least recently used is closed.
+
+    Args:
+        corpus: the corpus.
+        fields: the fields wanted; None for all.
+        options: of the file system.
+    """
+
+    def __init__(self, corpus: Corpus, fields: Sequence[str] | None, options: Options | None) -> None:
+        self._corpus = corpus
+        self._fields = fields
+        self._options = options
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._samples = 0
+
+    def get(self, shard: int) -> OpenShard:
+        """Return a shard, opening it if need be."""
+        found = self._open.get(shard)
+        if found is None:
+            found = OpenShard(self._corpus, shard, self._fields, self._options)
+            self._open[shard] = found
+            self._samples += found.index.samples
+            while len(self._open) > OPEN_AT_ONCE or (self._samples > SAMPLES_AT_ONCE and len(self._open) > 1):
+                # Whoever still reads from it keeps it alive; its handle closes with the last of them.
+                self._samples -= self._open.popitem(last=False)[1].index.samples
+        else:
+            self._open.move_to_end(shard)
+        return found
+
+    def close(self) -> None:
+        """Close all."""
+        for shard in self._open.values():
+            shard.close()
+        self._open.clear()
+        self._samples = 0

@@ -1,0 +1,224 @@
+"""The picture of a run: the losses of each epoch with the window that was kept, and the share kept per epoch.
+
+Takes the lines of history.jsonl; effect: writes a PNG. Needs matplotlib (the extra `plot`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import StateError, UnsupportedError
+from seta_stream.report.summary import epoch_shares, lineage_lines
+
+MAX_RIDGES: Final = 14
+
+_INK: Final = "#22303c"
+_MUTED: Final = "#8794a0"
+_DROPPED: Final = "#d5dbe1"
+_KEPT: Final = "#1f77b4"
+_POINTS: Final = 400
+_OVERLAP: Final = 1.6
+
+Floats = NDArray[np.float64]
+Lines = Sequence[Mapping[str, Any]]
+
+
+def draw_history(history: Lines, path: str | Path) -> None:
+    """Draw the run that the last line belongs to.
+
+    Each ridge is the distribution of the losses that an epoch started from; what that epoch kept is filled in.
+
+    Args:
+        history: lines of history.jsonl, oldest first.
+        path: of the PNG.
+
+    Raises:
+        StateError: no epoch was committed yet.
+        UnsupportedError: matplotlib is not installed.
+    """
+    lines = [line for line in lineage_lines(history) if line["histogram"]["counts"]]
+    if not lines:
+        raise StateError(
+            f"Cannot draw {path}: the history holds no losses yet. Finish an epoch with recorded losses first."
+        )
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (an extra, and slow to import)
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise UnsupportedError(
+            "Drawing needs matplotlib: pip install 'seta-stream[plot]', or leave out the picture."
+        ) from error
+    shown = [lines[at] for at in sorted({round(at) for at in np.linspace(0, len(lines) - 1, MAX_RIDGES)})]
+    figure = Figure(figsize=(9.0, 4.2 + 0.36 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, height_ratios=[2.2 + 0.36 * len(shown), 1.6])
+    _draw_ridges(upper, shown)
+    _draw_shares(lower, lineage_lines(history))
+    figure.savefig(path, dpi=150, facecolor="white")
+
+
+def _draw_ridges(axes: Any, lines: Lines) -> None:
+    axis = _LossAxis(lines)
+    places = axis.places()
+    for row, line in enumerate(lines):
+        base = float(len(lines) - 1 - row)  # the first epoch at the top
+        height = _density(line, axis)
+        height *= _OVERLAP / max(height.max(), 1e-12)
+        keep = np.zeros(_POINTS) if _is_over(line) else _keep_at(line, axis.losses(places))
+        axes.fill_between(places, base, base + height, color=_DROPPED, linewidth=0, zorder=row)
+        for share in np.unique(keep[keep > 0]):
+            # A step fills up to where the next one begins.
+            filled = (keep == share) | np.concatenate([[False], keep[:-1] == share])
+            axes.fill_between(places, base, base + height, where=filled, color=_blend(share), linewidth=0, zorder=row)
+        axes.plot(places, base + height, color=_INK, linewidth=0.8, zorder=row)
+        expected = line.get("expected_share")
+        told = "" if expected is None or _is_over(line) else f"{expected:.0%}"
+        axes.annotate(
+            told, (1.005, base + 0.12), xycoords=("axes fraction", "data"), color=_KEPT, fontsize=9, va="center"
+        )
+    axes.set_yticks(range(len(lines)), _labels(lines)[::-1])
+    axes.set_ylim(-0.15, len(lines) - 1 + _OVERLAP + 0.15)
+    axes.set_xlim(places[0], places[-1])
+    axis.label(axes)
+    axes.set_title(
+        "Losses before each epoch, and the part of them that it kept", loc="left", color=_INK, fontsize=12, pad=26
+    )
+    _legend(axes)
+    _clean(axes, left=False)
+
+
+def _labels(lines: Lines) -> list[str]:
+    """Return what each ridge is called; the last is of an epoch that has not run."""
+    labels = [f"epoch {line['epoch'] + 1}" for line in lines]
+    labels[-1] = "at the end" if _is_over(lines[-1]) else f"next: {lines[-1]['epoch'] + 1}"
+    return labels
+
+
+def _is_over(line: Mapping[str, Any]) -> bool:
+    policy = (line.get("facts") or {}).get("policy")
+    planned = policy.get("num_epochs") if isinstance(policy, Mapping) else None
+    return isinstance(planned, int) and line["epoch"] + 1 >= planned
+
+
+def _blend(share: float) -> tuple[float, float, float]:
+    """Return the colour between left out and kept."""
+    ends = np.array([[int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)] for color in (_DROPPED, _KEPT)])
+    red, green, blue = ends[0] + share * (ends[1] - ends[0])
+    return float(red), float(green), float(blue)
+
+
+def _legend(axes: Any) -> None:
+    from matplotlib.patches import Patch  # noqa: PLC0415  (an extra)
+
+    patches = [
+        Patch(color=_KEPT, label="kept"),
+        Patch(color=_blend(0.5), label="kept in part, by chance"),
+        Patch(color=_DROPPED, label="left out"),
+    ]
+    axes.legend(
+        handles=patches, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, frameon=False, fontsize=9,
+        handlelength=1.2, columnspacing=1.4, labelcolor=_INK,
+    )  # fmt: skip
+
+
+def _draw_shares(axes: Any, lines: Lines) -> None:
+    epochs = np.array([line["epoch"] for line in lines])
+    known = epoch_shares(lines)
+    shares = np.array([np.nan if share is None else share for share in known])
+    axes.bar(epochs, np.ones(len(epochs)), color=_DROPPED, width=0.82)
+    axes.bar(epochs, np.nan_to_num(shares), color=_KEPT, width=0.82)
+    if np.isfinite(shares).any():
+        mean = float(np.nanmean(shares))
+        axes.axhline(mean, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f"{mean:.0%} of all\nvisits so far", (1.005, mean), xycoords=("axes fraction", "data"), color=_INK,
+            fontsize=9, va="center",
+        )  # fmt: skip
+    axes.set_ylim(0, 1)
+    axes.set_xlim(epochs.min() - 0.6, epochs.max() + 0.6)
+    axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("epoch", color=_INK)
+    axes.set_title("Share of the samples that each epoch read", loc="left", color=_INK, fontsize=12)
+    _clean(axes, left=True)
+
+
+def _clean(axes: Any, *, left: bool) -> None:
+    for side in ("top", "right") if left else ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(_MUTED)
+    axes.tick_params(colors=_INK, labelsize=9, length=3 if left else 0)
+
+
+class _LossAxis:
+    """Where losses lie on the picture: linear, or logarithmic where they span decades."""
+
+    def __init__(self, lines: Lines) -> None:
+        levels = np.array([_levels(line) for line in lines])
+        low, high = float(levels[:, 0].min()), float(levels[:, -1].max())
+        middle = float(np.median(levels[:, 1]))
+        self._is_log = low > 0 and high / max(middle, 1e-300) > 20
+        self._low, self._high = (low, high) if high > low else (low - 0.5, high + 0.5)
+        if not self._is_log:
+            margin = 0.02 * (self._high - self._low)
+            self._low, self._high = self._low - margin, self._high + margin
+
+    def places(self) -> Floats:
+        """Return evenly spaced places along the axis."""
+        ends = np.array([self._low, self._high])
+        low, high = np.log10(ends) if self._is_log else ends
+        return np.linspace(low, high, _POINTS)
+
+    def losses(self, places: Floats) -> Floats:
+        """Return the losses at places."""
+        return 10.0**places if self._is_log else places
+
+    def label(self, axes: Any) -> None:
+        """Name the axis; powers of ten where it is logarithmic."""
+        axes.set_xlabel("loss", color=_INK)
+        if self._is_log:
+            axes.xaxis.set_major_locator(_integers())
+            axes.xaxis.set_major_formatter(lambda place, _: f"$10^{{{place:.0f}}}$")
+
+
+def _integers() -> Any:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  (an extra)
+
+    return MaxNLocator(integer=True)
+
+
+def _levels(line: Mapping[str, Any]) -> Floats:
+    """Return the 1 %, 50 % and 99.5 % losses of an epoch."""
+    edges, counts = np.asarray(line["histogram"]["edges"]), np.asarray(line["histogram"]["counts"], float)
+    reached = np.cumsum(counts) / counts.sum()
+    at = np.searchsorted(reached, [0.01, 0.5, 0.995]).clip(0, len(counts) - 1)
+    return np.array([edges[at[0]], edges[at[1]], edges[at[2] + 1]])
+
+
+def _density(line: Mapping[str, Any], axis: _LossAxis) -> Floats:
+    """Return the smoothed density at the axis's places."""
+    places = axis.places()
+    edges, counts = np.asarray(line["histogram"]["edges"], float), np.asarray(line["histogram"]["counts"], float)
+    step = places[1] - places[0]
+    borders = axis.losses(np.concatenate([places - step / 2, [places[-1] + step / 2]]))
+    # A merged bin's samples lie between its edge and the next one; many equal losses make a step in the sum.
+    running = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
+    density = np.diff(np.interp(borders, edges, running, left=0.0, right=1.0))
+    kernel = np.exp(-0.5 * (np.arange(-12, 13) / 4.0) ** 2)
+    smooth: Floats = np.convolve(density, kernel / kernel.sum(), mode="same")
+    return smooth
+
+
+def _keep_at(line: Mapping[str, Any], losses: Floats) -> Floats:
+    """Return the keep probability at losses, by the rule that the line holds for the next epoch."""
+    rule = line.get("rule")
+    if rule is None:
+        return np.ones(len(losses))
+    keep: Floats = np.asarray(rule["keep"])[np.searchsorted(np.asarray(rule["edges"]), losses, side="right")]
+    return np.ceil(np.round(20 * keep, 9)) / 20  # at most 20 shades, however many steps a rule has

@@ -1,0 +1,207 @@
+"""What a state holds, as numbers.
+
+Takes the loss table, the history and the next rule; gives plain values, for the terminal, JSON and pictures. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from seta_stream.losses.histogram import Histogram
+from seta_stream.losses.table import LossTable
+from seta_stream.policies.kmeans import kmeans
+from seta_stream.policies.rule import Rule
+
+QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+DEFAULT_GROUPS: Final = 5
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """One group of losses.
+
+    Args:
+        centre: its mean loss.
+        lowest: where it begins; None for the first.
+        samples: how many it holds.
+        share: of all samples.
+        next_keep: the share of it that the next epoch keeps; None where no rule is known.
+    """
+
+    centre: float
+    lowest: float | None
+    samples: int
+    share: float
+    next_keep: float | None
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """What one epoch kept.
+
+    Args:
+        epoch: counted from 0.
+        generation: name of the losses at its end.
+        share: of the samples that it kept: as counted, or else as its rule expected; None where neither is known.
+        mean_loss: at its end, over all seen samples.
+        seen_share: of the samples, at its end.
+    """
+
+    epoch: int
+    generation: str
+    share: float | None
+    mean_loss: float | None
+    seen_share: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a state holds.
+
+    Args:
+        samples: in the corpus.
+        shards: in the corpus.
+        seen: samples that have a loss.
+        unmatched_shards: shards without usable losses.
+        generation: the newest.
+        epoch: that it closes.
+        quantiles: (share, loss) pairs of the seen samples.
+        mean_loss: of the seen samples.
+        ages: (epochs since last seen, samples), ascending; never seen apart.
+        groups: of the seen losses, easy to hard.
+        next_epoch: the epoch that the rule is for.
+        next_share: of the samples that it keeps, in expectation; None where no rule is known.
+        unseen_keep: share of unseen samples that it keeps.
+        epochs: what each epoch so far kept.
+        saved_share: of all sample visits so far.
+    """
+
+    samples: int
+    shards: int
+    seen: int
+    unmatched_shards: int
+    generation: str
+    epoch: int
+    quantiles: tuple[tuple[float, float], ...]
+    mean_loss: float | None
+    ages: tuple[tuple[int, int], ...]
+    groups: tuple[GroupSummary, ...]
+    next_epoch: int
+    next_share: float | None
+    unseen_keep: float | None
+    epochs: tuple[EpochSummary, ...]
+    saved_share: float | None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return dicts, lists and numbers, for JSON."""
+        return asdict(self)
+
+
+def summarise(
+    table: LossTable,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    generation: str,
+    epoch: int,
+    rule: Rule | None,
+    num_group: int = DEFAULT_GROUPS,
+    unmatched_shards: int = 0,
+) -> Summary:
+    """Return what a state holds.
+
+    Args:
+        table: the losses of the newest generation.
+        history: the lines of history.jsonl.
+        generation: the newest.
+        epoch: that it closes.
+        rule: for the next epoch.
+        num_group: into how many groups the losses are put.
+        unmatched_shards: shards without usable losses.
+    """
+    histogram = table.histogram()
+    lineage = lineage_lines(history, generation)
+    shares = epoch_shares(lineage)
+    known = [share for share in shares if share is not None]
+    levels = histogram.quantiles(QUANTILES).tolist() if histogram.seen else []
+    seen_ages = table.all_ages[~np.isnan(table.values)]
+    ages, counts = np.unique(seen_ages, return_counts=True)
+    return Summary(
+        samples=table.total,
+        shards=table.shards,
+        seen=histogram.seen,
+        unmatched_shards=unmatched_shards,
+        generation=generation,
+        epoch=epoch,
+        quantiles=tuple(zip(QUANTILES, levels, strict=False)),
+        mean_loss=histogram.mean if histogram.seen else None,
+        ages=tuple(zip(ages.tolist(), counts.tolist(), strict=True)),
+        groups=_groups(histogram, rule, num_group),
+        next_epoch=epoch + 1,
+        next_share=None if rule is None else rule.expected_kept(histogram) / max(histogram.total, 1),
+        unseen_keep=None if rule is None else rule.unseen_keep,
+        epochs=tuple(_epoch(line, share) for line, share in zip(lineage, shares, strict=True)),
+        saved_share=1.0 - sum(known) / len(known) if known else None,
+    )
+
+
+def lineage_lines(history: Sequence[Mapping[str, Any]], newest: str | None = None) -> list[Mapping[str, Any]]:
+    """Return the lines that lead to a generation (default the last line's), oldest first.
+
+    A run that was set back to an earlier epoch leaves lines of the way not taken; they are left out.
+    """
+    by_name = {line["generation"]: line for line in history}
+    at = newest if newest is not None else (history[-1]["generation"] if history else None)
+    found: list[Mapping[str, Any]] = []
+    while at in by_name:
+        line = by_name.pop(at)
+        found.append(line)
+        at = line.get("parent")
+    return found[::-1]
+
+
+def epoch_shares(lineage: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Return the share of samples that each epoch kept: counted if its facts tell, else what its rule expected."""
+    shares: list[float | None] = []
+    expected: float | None = None
+    for line in lineage:
+        facts = line.get("facts") or {}
+        selected, total = facts.get("selected"), facts.get("total") or line.get("samples")
+        counted = selected / total if isinstance(selected, (int, float)) and total else None
+        shares.append(counted if counted is not None else expected)
+        expected = line.get("expected_share")
+    return shares
+
+
+def _groups(histogram: Histogram, rule: Rule | None, num_group: int) -> tuple[GroupSummary, ...]:
+    groups = kmeans(histogram, num_group)
+    lowest = [None, *groups.edges.tolist()]
+    kept = [None] * len(groups) if rule is None else _kept_shares(histogram, rule, groups.edges.tolist())
+    total = max(histogram.total, 1)
+    return tuple(
+        GroupSummary(centre, low, count, count / total, keep)
+        for centre, low, count, keep in zip(groups.centres.tolist(), lowest, groups.counts.tolist(), kept, strict=False)
+    )
+
+
+def _kept_shares(histogram: Histogram, rule: Rule, edges: list[float]) -> list[float]:
+    """Return the share that a rule keeps of each interval between edges."""
+    values, weights = histogram.values(), histogram.weights()
+    keep = rule.keep[np.searchsorted(rule.edges, values.astype(np.float32), side="right")]
+    group = np.searchsorted(np.asarray(edges, np.float32), values.astype(np.float32), side="right")
+    kept, there = np.bincount(group, weights * keep, len(edges) + 1), np.bincount(group, weights, len(edges) + 1)
+    shares: list[float] = (kept / np.maximum(there, 1)).tolist()
+    return shares
+
+
+def _epoch(line: Mapping[str, Any], share: float | None) -> EpochSummary:
+    return EpochSummary(
+        epoch=line["epoch"],
+        generation=line["generation"],
+        share=share,
+        mean_loss=line.get("mean"),
+        seen_share=line["seen"] / max(line["samples"], 1),
+    )

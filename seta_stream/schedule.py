@@ -1,0 +1,132 @@
+"""Planned steps and progress, for learning-rate schedules. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from seta_stream.errors import ArgumentError
+from seta_stream.losses.histogram import Histogram
+from seta_stream.policies.policy import Policy
+
+STANDARD_DEVIATIONS = 4
+"""Draws are per sample, so an epoch's size varies by the binomial deviation; `margin` is so many of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShare:
+    """The share of the corpus that an epoch keeps.
+
+    Attributes:
+        share: expected, 0 … 1.
+        is_known: whether the policy fixes it ahead; else it follows from the losses of today.
+    """
+
+    share: float
+    is_known: bool
+
+
+class Steps(int):
+    """A number of steps that knows how sure it is.
+
+    Attributes:
+        is_exact: whether the shares kept are fixed ahead (a `target`, or no losses involved at all); else the steps
+            of later epochs are an estimate from the losses of today.
+        margin: steps by which random draws may move an exact number, four standard deviations; 0 where nothing is
+            drawn.
+    """
+
+    is_exact: bool
+    margin: int
+
+    def __new__(cls, steps: int, *, is_exact: bool, margin: int) -> Self:
+        """Return the number with what is known about it."""
+        value = super().__new__(cls, steps)
+        value.is_exact = is_exact
+        value.margin = margin
+        return value
+
+    def __repr__(self) -> str:
+        return f"Steps({int(self)}, is_exact={self.is_exact}, margin={self.margin})"
+
+
+def planned_share(policy: Policy, histogram: Histogram, epoch: int) -> PlannedShare:
+    """Return the share that a policy will keep in an epoch."""
+    share = policy.expected_share(epoch)
+    if share is not None:
+        return PlannedShare(float(share), is_known=True)
+    if histogram.seen == 0 and histogram.total:
+        histogram = _typical(histogram.total)
+    kept = policy.rule(histogram, epoch).expected_kept(histogram)
+    return PlannedShare(kept / histogram.total if histogram.total else 0.0, is_known=False)
+
+
+def _typical(total: int) -> Histogram:
+    """Losses before any was seen: exponential, which late losses resemble."""
+    places = (np.arange(min(total, 10_000)) + 0.5) / min(total, 10_000)
+    return Histogram.of(-np.log1p(-places).astype(np.float32))
+
+
+def planned_steps(shares: list[PlannedShare], total: int, global_batch: int, *, drop_last: bool) -> Steps:
+    """Return the steps of some epochs, each by its planned share of `total` samples."""
+    steps, variance = 0, 0.0
+    for planned in shares:
+        samples = round(planned.share * total, 6)
+        steps += int(samples // global_batch) if drop_last else -int(-samples // global_batch)
+        variance += total * planned.share * (1 - planned.share)
+    margin = int(np.ceil(STANDARD_DEVIATIONS * np.sqrt(variance) / global_batch))
+    return Steps(steps, is_exact=all(planned.is_known for planned in shares), margin=margin)
+
+
+class Schedule:
+    """Samples consumed and planned of one run.
+
+    Args:
+        policy: its `num_epochs`, where it has one, is the length of the run.
+        total: samples of the corpus.
+        global_batch: samples per step.
+        drop_last: whether an epoch's last step may be short.
+    """
+
+    def __init__(self, policy: Policy, total: int, global_batch: int, *, drop_last: bool) -> None:
+        self._policy = policy
+        self._total = total
+        self._global_batch = global_batch
+        self._drop_last = drop_last
+        self._epochs: int | None = getattr(policy, "num_epochs", None)
+        self._epoch, self._planned = 0, 0
+        self.consumed = 0
+        """Samples delivered in earlier epochs."""
+        self._later: float | None = None
+
+    def begin(self, epoch: int, planned: int, consumed: int) -> None:
+        """Start an epoch that delivers `planned` samples, after `consumed` ones."""
+        self._epoch, self._planned, self.consumed, self._later = epoch, planned, consumed, None
+
+    def steps(self, epochs: int, histogram: Histogram) -> Steps:
+        """Return the steps of the run's first `epochs` epochs, and take that as its length."""
+        self._epochs, self._later = epochs, None
+        shares = [planned_share(self._policy, histogram, epoch) for epoch in range(epochs)]
+        return planned_steps(shares, self._total, self._global_batch, drop_last=self._drop_last)
+
+    def progress(self, delivered: int, histogram: Callable[[], Histogram]) -> float:
+        """Return the share of the run's samples that is consumed.
+
+        Args:
+            delivered: samples of this epoch that were received.
+            histogram: of the losses; asked for once an epoch, where the policy does not fix its shares.
+
+        Raises:
+            ArgumentError: the length of the run is unknown.
+        """
+        if self._epochs is None:
+            raise ArgumentError("progress needs the number of epochs: call steps(epochs) once before.")
+        if self._later is None:
+            losses = histogram()
+            later = range(self._epoch + 1, self._epochs)
+            self._later = sum(planned_share(self._policy, losses, epoch).share for epoch in later) * self._total
+        whole = self.consumed + self._planned + self._later
+        return min((self.consumed + delivered) / whole, 1.0) if whole else 1.0

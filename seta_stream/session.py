@@ -1,0 +1,220 @@
+"""A run in this process: the epoch that is set, the position in it, and what it cost so far.
+
+Takes epochs and checkpoints; gives plans, positions and figures. Effects: through the memory those of the state folder;
+writes the board that workers read.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from seta_stream.checkpoint import Checkpoint
+from seta_stream.corpus.ids import ShardTable
+from seta_stream.errors import ArgumentError, CheckpointError, SetaStreamWarning, StateError
+from seta_stream.memory import Chosen, Memory
+from seta_stream.plan.epoch import EpochPlan, Geometry
+from seta_stream.policies import Policy, Rule, describe
+from seta_stream.read.board import Board
+from seta_stream.schedule import Schedule
+from seta_stream.stats import Stats
+
+
+class Session:
+    """The main process's side of a stream.
+
+    Args:
+        table: the corpus.
+        policy: decides each epoch.
+        geometry: of a run that starts here; a checkpoint brings its own.
+        memory: the losses and their lineage.
+        board: what workers read.
+    """
+
+    def __init__(self, table: ShardTable, policy: Policy, geometry: Geometry, memory: Memory, board: Board) -> None:
+        self.memory = memory
+        self.board = board
+        self.geometry = geometry
+        self.schedule = Schedule(policy, table.total, geometry.global_batch, drop_last=geometry.drop_last)
+        self.delivered = 0
+        """Samples that the training loop has received since this start of the epoch."""
+        self._table = table
+        self._policy = policy
+        self._plan: EpochPlan | None = None
+        self._rule: Rule | None = None
+        self._began = time.monotonic()
+        self._is_closed = False
+
+    # ---- epochs
+
+    @property
+    def plan(self) -> EpochPlan:
+        """The plan of the epoch that is set; epoch 0 is, where none was."""
+        if self._plan is None:
+            self.set_epoch(0)
+        assert self._plan is not None  # noqa: S101  (set_epoch either sets it or raises)
+        return self._plan
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that is set; None before the first."""
+        return self._plan.epoch if self._plan is not None else None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Commit the losses recorded so far, then select."""
+        number = operator.index(epoch)
+        if number < 0:
+            raise ArgumentError(f"Epochs are counted from 0; got {epoch}.", found=epoch)
+        self.check_open()
+        consumed = self._finish_epoch()
+        chosen = self.memory.choose(number)
+        if self.memory.base is not None:
+            consumed = int(self.memory.base.facts.get("consumed", 0))
+        self._begin(number, self.geometry, chosen, start=0, consumed=0 if number == 0 else consumed)
+
+    def _begin(self, epoch: int, geometry: Geometry, chosen: Chosen, *, start: int, consumed: int) -> None:
+        rule, selection, weights = chosen
+        plan = EpochPlan(selection, geometry, epoch)
+        if not 0 <= start <= plan.lanes.steps:
+            raise CheckpointError(
+                f"The checkpoint stands at step {start} of an epoch of {plan.lanes.steps} steps: it is damaged.",
+                expected=plan.lanes.steps,
+                found=start,
+            )
+        self.board.publish(epoch, geometry, selection, weights)
+        self.board.start = start
+        self.geometry, self._plan, self._rule = geometry, plan, rule
+        self.delivered = 0
+        self.schedule.begin(epoch, plan.lanes.planned, consumed)
+        self._began = time.monotonic()
+
+    def _finish_epoch(self) -> int:
+        """Commit the epoch that is set; return the samples consumed up to here."""
+        if self._plan is None:
+            return 0
+        epoch, losses = self._plan.epoch, self.memory.losses
+        consumed = self.schedule.consumed + self.received
+        if losses.bad_losses:
+            warnings.warn(
+                f"{losses.bad_losses} losses of epoch {epoch} were NaN or infinite and were not recorded; the samples "
+                "keep their older loss. Under mixed precision, compute the per-sample loss in float32.",
+                SetaStreamWarning,
+                stacklevel=4,
+            )
+        if self.delivered and not losses.recorded and getattr(self._policy, "needs_losses", True):
+            warnings.warn(
+                f"No losses were recorded in epoch {epoch}, so the policy learns nothing: call record(ids, losses) "
+                "with each batch (update(ids, loss) in the torch adapter).",
+                SetaStreamWarning,
+                stacklevel=4,
+            )
+        facts = self.stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
+        self.memory.commit(epoch, facts)
+        return consumed
+
+    # ---- position
+
+    @property
+    def received(self) -> int:
+        """Samples of the epoch that is set that the training loop has received, before this start or since."""
+        lanes = self.plan.lanes
+        return min(self.board.start * lanes.global_batch + self.delivered, lanes.planned)
+
+    @property
+    def position(self) -> int:
+        """The step that comes next."""
+        lanes = self.plan.lanes
+        return lanes.steps if self.received >= lanes.planned else self.received // lanes.global_batch
+
+    def state_dict(self, step: int | None) -> dict[str, Any]:
+        """Return the position as plain values; losses recorded so far are written beside."""
+        plan = self.plan
+        assert self._rule is not None  # noqa: S101  (set with the plan)
+        if self.memory.generations is None and _needs_losses(self._rule):
+            raise StateError(
+                "This epoch's selection depends on losses that live in memory only, so a checkpoint could not repeat "
+                "it: give state= a folder."
+            )
+        position = self.position if step is None else operator.index(step)
+        return Checkpoint(
+            epoch=plan.epoch,
+            step=position,
+            geometry=self.geometry,
+            fingerprint=self._table.fingerprint().hex(),
+            policy=describe(self._policy),
+            rule=self._rule,
+            generation=self.memory.base.name if self.memory.base is not None else None,
+            pending=self.memory.write_pending(plan.epoch, position),
+            consumed=self.schedule.consumed,
+        ).to_plain()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was made."""
+        self.check_open()
+        saved = Checkpoint.from_plain(state_dict)
+        saved.check(
+            fingerprint=self._table.fingerprint().hex(),
+            policy=describe(self._policy),
+            global_batch=self.geometry.global_batch,
+            seed=self.geometry.seed,
+        )
+        chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending)
+        self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, consumed=saved.consumed)
+
+    # ---- figures
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of the epoch that is set."""
+        plan, sums, losses = self.plan, self.board.sums(), self.memory.losses
+        return Stats(
+            epoch=plan.epoch,
+            total=self._table.total,
+            selected=plan.lanes.selected,
+            left_out=plan.lanes.left_out,
+            steps=plan.lanes.steps,
+            samples=sums["samples"],
+            decoded=sums["decoded"],
+            skipped=sums["skipped"],
+            bytes_total=int(self._table.sizes.sum()),
+            bytes_needed=sums["bytes_needed"],
+            bytes_fetched=sums["bytes_fetched"],
+            requests=sums["requests"],
+            wait_s=sums["wait_ns"] / 1e9,
+            cache_hits=sums["cache_hits"],
+            bad_losses=losses.bad_losses,
+            recorded=losses.recorded,
+            is_sequential=not bool(self._table.seekable.all()),
+        )
+
+    # ---- the end
+
+    def check_open(self) -> None:
+        """Refuse to go on after the end.
+
+        Raises:
+            StateError: the stream is closed.
+        """
+        if self._is_closed:
+            raise StateError("This stream is closed: construct a new one.")
+
+    def close(self, *, is_whole: bool) -> None:
+        """End the run: commit the epoch, or (after an exception) keep its losses aside for no generation to claim."""
+        if self._is_closed:
+            return
+        try:
+            if is_whole:
+                self._finish_epoch()
+            elif self._plan is not None:
+                self.memory.write_pending(self._plan.epoch, self.position)
+        finally:
+            self._is_closed = True
+            self.memory.close()
+
+
+def _needs_losses(rule: Rule) -> bool:
+    """Say whether a rule treats samples by their losses."""
+    return rule.steps > 1 or (rule.keep[0], rule.weight[0]) != (rule.unseen_keep, rule.unseen_weight)

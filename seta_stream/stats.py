@@ -1,0 +1,58 @@
+"""What an epoch cost and saved: a frozen value. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Counts of the epoch that is set, over all workers of this process.
+
+    Attributes:
+        epoch: its number.
+        total: samples of the corpus.
+        selected: samples that the policy chose.
+        left_out: chosen samples that fill no whole step.
+        steps: steps of the epoch.
+        samples: samples delivered so far.
+        decoded: samples decoded so far.
+        skipped: samples that could not be decoded, and were stood in for.
+        bytes_total: bytes of all shards.
+        bytes_needed: bytes of the extents delivered so far, headers and padding included.
+        bytes_fetched: bytes asked for so far.
+        requests: reads asked for so far.
+        wait_s: seconds spent reading and decoding while the caller (or its worker) waited, summed over workers.
+        cache_hits: reads served by the local cache.
+        bad_losses: NaN and infinite losses that were refused this epoch.
+        recorded: losses recorded this epoch.
+        is_sequential: whether some shards cannot be read by range, so that all their bytes are read.
+    """
+
+    epoch: int
+    total: int
+    selected: int
+    left_out: int
+    steps: int
+    samples: int
+    decoded: int
+    skipped: int
+    bytes_total: int
+    bytes_needed: int
+    bytes_fetched: int
+    requests: int
+    wait_s: float
+    cache_hits: int
+    bad_losses: int
+    recorded: int
+    is_sequential: bool
+
+    @property
+    def share_kept(self) -> float:
+        """Selected samples by all samples."""
+        return self.selected / self.total if self.total else 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts as plain values, for the history."""
+        return asdict(self)

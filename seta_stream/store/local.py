@@ -1,0 +1,135 @@
+"""Files of this machine: atomic renames and positional reads, by the operating system alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from seta_stream.store.objects import ObjectInfo, reading, short_read
+from seta_stream.store.urls import local_path
+
+
+class LocalFile:
+    """A local object; reads are positional, so threads may share one."""
+
+    __slots__ = ("fd", "info", "url")
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fd = -1
+        with reading(url):
+            self.fd = os.open(local_path(url), os.O_RDONLY | os.O_CLOEXEC)
+            self.info = _info_of(os.fstat(self.fd))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`."""
+        data = os.pread(self.fd, length, offset)
+        return data if len(data) == length else self._read_rest(offset, length, data)
+
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of each (offset, length), in order."""
+        read = self.read
+        return [read(offset, length) for offset, length in spans]
+
+    def _read_rest(self, offset: int, length: int, data: bytes) -> bytes:
+        """One call returns at most 2 GiB, and fewer bytes only where the file ends."""
+        parts = [data]
+        found = len(data)
+        while found < length and parts[-1]:
+            parts.append(os.pread(self.fd, length - found, offset + found))
+            found += len(parts[-1])
+        if found < length:
+            raise short_read(self.url, offset, length, found)
+        return b"".join(parts)
+
+    def advise_scattered(self) -> None:
+        """Switch the kernel's read-ahead off for this handle."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _info_of(status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(size=status.st_size, version=f"mtime:{status.st_mtime_ns}")
+
+
+class LocalStore:
+    """Files of this machine."""
+
+    def info(self, url: str) -> ObjectInfo:
+        """Return size and modification time."""
+        with reading(url):
+            return _info_of(os.stat(local_path(url)))
+
+    def read(self, url: str) -> bytes:
+        """Return the whole file."""
+        with reading(url):
+            return local_path(url).read_bytes()
+
+    def write(self, url: str, data: bytes) -> None:
+        """Write under a temporary name in the same folder, flush to the disk, and rename."""
+        path = local_path(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+                os.fchmod(fd, 0o666 & ~_umask())
+            os.replace(temporary, path)  # noqa: PTH105  (a str in, a Path out)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def exists(self, url: str) -> bool:
+        """Say whether a file or folder is there."""
+        return local_path(url).exists()
+
+    def names(self, url: str) -> list[str]:
+        """Return the names directly inside a folder, sorted."""
+        try:
+            return sorted(os.listdir(local_path(url)))  # noqa: PTH208  (names, not paths)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the paths that match, sorted."""
+        from glob import glob  # noqa: PLC0415  (rarely needed)
+
+        return sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (patterns are absolute)
+
+    def remove(self, url: str) -> None:
+        """Remove a file, or a folder with all in it."""
+        path = local_path(url)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def open(self, url: str) -> LocalFile:
+        """Open for positional reads."""
+        return LocalFile(url)
+
+    def open_stream(self, url: str) -> IO[bytes]:
+        """Open for reading in sequence."""
+        with reading(url):
+            return local_path(url).open("rb")
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

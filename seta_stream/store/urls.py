@@ -1,0 +1,51 @@
+"""URLs and paths: which protocol, which spelling. Pure but for the working folder that relative paths begin from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from seta_stream.errors import ArgumentError
+
+
+def protocol_of(url: str) -> str:
+    """Return "file" for paths and file:// URLs, else the scheme. Refuses WebDataset's pipes and fsspec's chains."""
+    if url.startswith("pipe:"):
+        raise ArgumentError(
+            f"{url!r} is a WebDataset pipe, which has no byte ranges to select from: give the URL that the command "
+            "reads, as s3://bucket/train-000.tar, gs://…, https://… or a local path.",
+            shard=url,
+        )
+    if "::" in url:
+        raise ArgumentError(
+            f"{url!r} chains file systems, which seta_stream does not follow: give the plain URL, as "
+            "s3://bucket/train-000.tar, and cache= for a local copy.",
+            shard=url,
+        )
+    scheme, mark, _ = url.partition("://")
+    return scheme.lower() if mark and scheme.lower() != "local" else "file"
+
+
+def is_local(url: str) -> bool:
+    """Say whether a URL names a file of this machine."""
+    return protocol_of(url) == "file"
+
+
+def local_path(url: str) -> Path:
+    """Return the absolute path of a local URL (plain path or file://)."""
+    if url.lower().startswith(("file://", "local://")):
+        url = unquote(urlsplit(url).path)
+    return Path(os.path.abspath(Path(url).expanduser()))  # noqa: PTH100  (resolve() would follow links)
+
+
+def normalise(url: str) -> str:
+    """Return one spelling per object: absolute paths for local files, other URLs as they are."""
+    return str(local_path(url)) if is_local(url) else url
+
+
+def join(base: str, *names: str) -> str:
+    """Return the URL of something inside a folder."""
+    if is_local(base):
+        return str(local_path(base).joinpath(*names))
+    return "/".join([base.rstrip("/"), *names])

@@ -1,0 +1,276 @@
+"""SetaStream: the one orchestrator. Corpus → losses → rule → selection → plan → samples, and losses back.
+
+Takes the options of the public contract; gives samples. Effects: through the rooms, those of reading, and of the state
+folder where there is one.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.collective import Collective
+from seta_stream.corpus.ids import ShardTable
+from seta_stream.corpus.indexing import open_corpus
+from seta_stream.errors import ArgumentError
+from seta_stream.memory import Memory
+from seta_stream.options import check_batch, check_choices, check_not_yet, check_one_process
+from seta_stream.plan.epoch import EpochPlan, Geometry
+from seta_stream.plan.shuffle import block_length, line_block_length
+from seta_stream.plan.walk import Share
+from seta_stream.policies import Full, Policy, Rule, as_policy
+from seta_stream.read.batches import stack
+from seta_stream.read.board import Board
+from seta_stream.read.decode import Decode, decoder
+from seta_stream.read.options import Cache, Reading
+from seta_stream.read.reader import Reader
+from seta_stream.schedule import Steps
+from seta_stream.session import Session
+from seta_stream.stats import Stats
+from seta_stream.store import join, normalise, store_for
+
+CORPUS_FILE: Final = "corpus"
+SEQUENTIAL_SHARDS_PER_LANE: Final = 4
+
+Options = Mapping[str, Any]
+
+
+class SetaStream:
+    """A corpus of TAR shards that reads, each epoch, only the samples that a policy selects.
+
+    Args:
+        urls: brace pattern, glob, list of these, or a .txt list of URLs, one per line.
+        policy: decides each epoch from the losses; `Full()` takes everything. A callable (histogram, epoch) → Rule too.
+        state: folder or URL where losses and history are kept; None keeps losses in memory only.
+        batch_size: samples per step; None means 1.
+        seed: of every draw and shuffle; the same seed gives the same samples in the same order.
+        shuffle: False gives corpus order.
+        drop_last: leave out what does not fill a step (another part each epoch).
+        lanes: (rows, lanes per row) of the plan; for locality only. Default (1, 8).
+        decode: None for bytes; "pil", "rgb8", … or "basic" (see seta_stream.read.decode); or (field, bytes) → value.
+        on_error: "raise", or "skip": a neighbour stands in for a sample that cannot be decoded, with weight 0.
+        fields: read these fields only.
+        index: folder or URL of the indexes, where they do not lie beside the shards.
+        losses: "exact" starts an epoch from its own ancestor; "latest" allows the newest where that is gone.
+        unit: what is selected; "sample".
+        read: how to read.
+        cache: a local copy of what was fetched (a later release).
+        storage_options, state_options: for the file systems of the shards and of the state.
+        collective, world, rank: of several processes (a later release).
+
+    Raises:
+        ArgumentError, CorpusError, StateError: an option, a shard or the state cannot be used; each says what to do.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        policy: Policy | Callable[..., Rule] = Full(),
+        state: str | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        lanes: tuple[int, int] | None = None,
+        decode: str | Decode | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        fields: Sequence[str] | None = None,
+        index: str | None = None,
+        losses: Literal["exact", "latest"] = "exact",
+        unit: Literal["sample", "run"] = "sample",
+        read: Reading = Reading(),
+        cache: str | Cache | None = None,
+        storage_options: Options | None = None,
+        state_options: Options | None = None,
+        collective: Collective | None = None,
+        world: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        check_choices(on_error=(on_error, ("raise", "skip")), losses=(losses, ("exact", "latest")))
+        check_choices(unit=(unit, ("sample", "run")))
+        check_one_process(collective, world, rank)
+        check_not_yet(cache, unit, read.run_bytes)
+        rows, width, batch = check_batch(batch_size, lanes, drop_last=drop_last)
+        decode_value = decoder(decode)
+        if isinstance(fields, str):
+            raise ArgumentError(f"fields={fields!r} is one text: give a tuple of field names, as fields=({fields!r},).")
+        self.policy = as_policy(policy)
+        self.batch_size = batch_size
+        folder = normalise(str(state)) if state is not None else None
+        corpus = open_corpus(urls, index=index, state=folder, storage_options=storage_options)
+        table = corpus.table
+        order, width = _order(table, shuffle=shuffle, width=width, is_chosen=lanes is not None)
+        length = line_block_length if order == "corpus" else block_length
+        block = length(table.mean_bytes, width, batch)
+        geometry = Geometry(rows, width, batch, block, 1, operator.index(seed), order, drop_last)
+        memory = Memory(table, self.policy, geometry.seed, folder, state_options, losses)
+        board = Board(table.first_id)
+        wanted = None if fields is None else tuple(field.lower() for field in fields)
+        self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options)
+        self.session = Session(table, self.policy, geometry, memory, board)
+        if folder is not None:
+            _write_corpus(folder, table, state_options)
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that is set, or None before the first."""
+        return self.session.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Commit the losses recorded so far, then select what `epoch` reads.
+
+        An earlier or equal epoch may be set again: it starts from its own ancestor.
+
+        Raises:
+            GenerationError: the losses that the epoch starts from are no longer kept.
+            PlanError: nothing, or less than one step, is selected.
+        """
+        self.session.set_epoch(epoch)
+
+    # ---- samples
+
+    def __len__(self) -> int:
+        """Samples that an iteration yields in the epoch that is set, exact before the first one is read."""
+        lanes = self.session.plan.lanes
+        return max(lanes.planned - self.session.board.start * lanes.global_batch, 0)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the epoch's samples: dicts of __key__, __url__, __index__ (the id), __weight__ and the fields."""
+        self.session.check_open()
+        plan = self.session.plan
+        self.session.delivered = 0
+        start = self.session.board.start
+        share = Share(origin=start, begin=start)
+        samples = self.reader.samples(plan, share, threads=self.reader.reading.decode_threads)
+        return self._counted(samples, plan)
+
+    def _counted(self, samples: Iterator[dict[str, Any]], plan: EpochPlan) -> Iterator[dict[str, Any]]:
+        """Pass samples on; the training loop has received a sample once it is handed out."""
+        session = self.session
+        for delivered, sample in enumerate(samples, 1):
+            if session.plan is not plan:
+                return  # another epoch was set in the middle of this one
+            session.delivered = delivered
+            yield sample
+
+    def batches(self, n: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield batches of `n` samples (default batch_size) as dicts of numpy arrays and lists."""
+        size = n if n is not None else self.batch_size
+        if size is None or size < 1:
+            raise ArgumentError("batches(n) needs a number of samples: give n, or batch_size to the stream.")
+        waiting: list[dict[str, Any]] = []
+        for sample in self:
+            waiting.append(sample)
+            if len(waiting) == size:
+                yield stack(waiting)
+                waiting = []
+        if waiting:
+            yield stack(waiting)
+
+    # ---- losses
+
+    def record(self, ids: object, losses: object) -> None:
+        """Take the losses of samples, by id: any arrays or lists; NaN and infinite ones are refused and counted."""
+        self.session.check_open()
+        self.session.memory.losses.record(ids, losses)
+
+    def weights(self, ids: object) -> NDArray[np.float32]:
+        """Return the loss weights of samples in the epoch that is set: float32 [n]; 0 for the id −1."""
+        self.session.check_open()
+        table = self.session.board.weights()
+        numbers = np.asarray(ids, np.int64)
+        found = np.ones(numbers.shape, np.float32) if table is None else table[numbers]
+        found[numbers < 0] = 0
+        return found
+
+    # ---- position
+
+    @property
+    def position(self) -> int:
+        """The step that comes next: steps before it were received by the training loop."""
+        return self.session.position
+
+    def state_dict(self, step: int | None = None) -> dict[str, Any]:
+        """Return the position as plain values, small and free of pickle; losses recorded so far are written beside.
+
+        Args:
+            step: the next step to deliver, where the stream cannot know what the training loop has received.
+
+        Raises:
+            StateError: without a state folder, where the selection depends on losses that nothing keeps.
+        """
+        return self.session.state_dict(step)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was made, with the very same batches.
+
+        Raises:
+            CheckpointError: the corpus, policy, batch or seed differs, or the losses it needs are gone.
+        """
+        self.session.load_state_dict(state_dict)
+
+    # ---- schedules and figures
+
+    def steps(self, epochs: int) -> Steps:
+        """Return the steps of the run's first `epochs` epochs, for learning-rate schedules.
+
+        Exact where the policy fixes its shares ahead (a `target`, or no losses), up to `margin` for random draws; else
+        an estimate from the losses of today, with `is_exact` False.
+        """
+        return self.session.schedule.steps(epochs, self.session.memory.losses.histogram())
+
+    @property
+    def progress(self) -> float:
+        """Samples consumed over samples planned for the run, 0 … 1.
+
+        Raises:
+            ArgumentError: the policy has no num_epochs and `steps(epochs)` was not called, so the end is unknown.
+        """
+        received = self.session.received
+        return self.session.schedule.progress(received, self.session.memory.losses.histogram)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of the epoch that is set."""
+        return self.session.stats
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Commit the last epoch and give the state folder back; closing twice is harmless."""
+        self.session.close(is_whole=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.session.close(is_whole=kind is None)
+
+
+def _order(
+    table: ShardTable, *, shuffle: bool, width: int, is_chosen: bool
+) -> tuple[Literal["corpus", "shards", "blocks"], int]:
+    """Return the order of samples that a corpus allows, and the lanes per row."""
+    if not shuffle:
+        return "corpus", 1
+    if table.seekable.all():
+        return "blocks", width
+    # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
+    few = max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE)
+    return "shards", width if is_chosen else min(width, few)
+
+
+def _write_corpus(folder: str, table: ShardTable, options: Options | None) -> None:
+    """Keep the shard table beside the losses, so that they can be read without the corpus."""
+    place, data = join(folder, CORPUS_FILE), table.to_bytes()
+    store = store_for(place, options)
+    if not store.exists(place) or store.read(place) != data:
+        store.write(place, data)
