@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from seta_stream.errors import IndexFileError, ReadError, SetaStreamError, SetaStreamWarning
+from seta_stream.errors import SetaStreamError, SetaStreamWarning
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def index_shards(urls: Sequence[str], *, out: str | None, jobs: int | None, forc
     """
     from seta_stream.corpus.bar import index_bar  # noqa: PLC0415  (rich; `seta-stream --help` need not wait for it)
     from seta_stream.corpus.building import Task, build  # noqa: PLC0415  (numpy, likewise)
-    from seta_stream.corpus.index import IndexHeader, read_header  # noqa: PLC0415  (numpy, likewise)
+    from seta_stream.corpus.index import IndexHeader  # noqa: PLC0415  (numpy, likewise)
     from seta_stream.corpus.listing import expand  # noqa: PLC0415  (likewise)
-    from seta_stream.corpus.places import beside, fits, index_names  # noqa: PLC0415  (likewise)
+    from seta_stream.corpus.places import beside, fits, header_at, index_names  # noqa: PLC0415  (likewise)
     from seta_stream.store import join, store_for  # noqa: PLC0415  (likewise)
 
     started = time.perf_counter()
@@ -88,10 +88,7 @@ def index_shards(urls: Sequence[str], *, out: str | None, jobs: int | None, forc
     tasks: list[Task] = []
     for shard, (url, target) in enumerate(zip(shards, targets, strict=True)):
         info = store_for(url).info(url)
-        try:
-            header = None if force else read_header(store_for(target).read(target), target)
-        except (ReadError, IndexFileError):  # not there, or damaged: it is written anew
-            header = None
+        header = None if force else header_at(target)
         if header is not None and fits(header, info):
             headers.append(header)
         else:

@@ -1,5 +1,5 @@
 """The corpus: URLs → shards → indexes → ids.
 
-`indexing.open_corpus` is the way in. tar, header, fastruns, grouping, columns, sealed, index and ids are pure; listing,
-scanning, places, building, indexing and bar act.
+`indexing.open_corpus` is the way in. Pure: tar, header, fastruns, grouping, columns, layout, sealed, index, ids.
+Acting: listing, scanning, places, building, indexing, bar.
 """

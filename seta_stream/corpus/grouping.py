@@ -78,37 +78,44 @@ def group(members: Members, shard: str) -> Samples:
         DuplicateFieldError: a sample holds one field twice, or a field that WebDataset sets itself.
         CorpusError: there are more than 65,536 different fields.
     """
-    starts, dots, ends = _cut(members.names)
-    kept = np.flatnonzero(dots >= 0)
-    names = members.names
-    bounds = [column[kept].tolist() for column in (starts, dots, ends)]
-    keys = [names[start:dot] for start, dot in zip(bounds[0], bounds[1], strict=True)]
-    fields, member_field = _fields([names[dot + 1 : end] for dot, end in zip(bounds[1], bounds[2], strict=True)], shard)
+    keys, raw_fields, kept = _keys_and_fields(members.names)
+    fields, member_field = _fields(raw_fields, shard)
     # bool [members]: does a sample begin here?
     begins = np.fromiter(map(ne, keys, chain((None,), keys)), np.bool_, len(keys))
     sample = np.cumsum(begins) - 1
-    _refuse_duplicates(sample, member_field, keys, fields, members.start[kept], shard)
+    start, data, size = members.start[kept], members.data[kept], members.size[kept]
+    _refuse_duplicates(sample, member_field, keys, fields, start, shard)
     if "__bad__" in fields:
-        good = ~_is_bad(sample, member_field == fields.index("__bad__"), members.size[kept])
-        kept, begins, member_field = kept[good], begins[good], member_field[good]
-        keys = list(compress(keys, good))
-    first = np.flatnonzero(begins)
-    stops = members.data[kept] + -(-members.size[kept] // BLOCK) * BLOCK
-    lasts = np.append(first[1:], len(kept))[: len(first)] - 1
+        good = ~_is_bad(sample, member_field == fields.index("__bad__"), size)
+        keys, begins, member_field = list(compress(keys, good)), begins[good], member_field[good]
+        start, data, size = start[good], data[good], size[good]
+    first_member = np.append(np.flatnonzero(begins), len(keys))
+    lasts = first_member[1:] - 1
     return Samples(
         keys=b"\0".join([*compress(keys, begins), b""]),
         fields=fields,
-        first_member=np.append(first, len(kept)),
+        first_member=first_member,
         member_field=member_field,
-        member_offset=members.data[kept],
-        member_size=members.size[kept],
-        extent_start=members.start[kept][first],
-        extent_stop=stops[lasts],
+        member_offset=data,
+        member_size=size,
+        extent_start=start[first_member[:-1]],
+        extent_stop=data[lasts] + -(-size[lasts] // BLOCK) * BLOCK,
     )
 
 
-def _cut(names: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return int64 [members] of each name's start, cut (-1: belongs to no sample) and end in `names`."""
+def _keys_and_fields(names: bytes) -> tuple[list[bytes], list[bytes], NDArray[np.bool_]]:
+    """Return keys and fields of the members that belong to a sample, and bool [members]: which these are."""
+    dots, lengths = _cut(names)
+    kept = dots >= 0
+    # Each name's cut becomes a NUL like its end, names without one go: then one split gives key, field, key, field …
+    flat = np.frombuffer(names, np.uint8).copy()
+    flat[dots[kept]] = 0
+    parts = (flat if kept.all() else flat[np.repeat(kept, lengths)]).tobytes().split(b"\0")
+    return parts[:-1:2], parts[1::2], kept
+
+
+def _cut(names: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return int64 [members]: where in `names` each name is cut (-1: belongs to no sample), and its length with NUL."""
     flat = np.frombuffer(names, np.uint8)
     ends = np.flatnonzero(flat == 0)
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
@@ -124,7 +131,7 @@ def _cut(names: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
     for row in np.flatnonzero(odd).tolist():
         cut = split_name(names[starts[row] : ends[row]])
         dots[row] = -1 if cut is None else starts[row] + cut
-    return starts, dots, ends
+    return dots, ends + 1 - starts
 
 
 def _fields(raw: list[bytes], shard: str) -> tuple[tuple[str, ...], NDArray[np.uint16]]:

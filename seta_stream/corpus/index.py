@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seta_stream.corpus.columns import pack, unpack
 from seta_stream.corpus.grouping import Samples
 from seta_stream.corpus.header import BLOCK
+from seta_stream.corpus.layout import members_of, padded, places_of, shapes_of
 from seta_stream.corpus.sealed import malformed, seal, unseal, value
 
 MAGIC: Final = b"\x89SETAIX\n"
@@ -151,11 +152,11 @@ class ShardIndex:
 
     def to_bytes(self) -> bytes:
         """Return the index as a file."""
-        shapes, shape = _shapes(self)
+        shapes, shape = shapes_of(self.first_member, self.member_field)
         # Everything in a tar lies on whole blocks. lead [samples]: blocks between two extents.
         lead = self.extent_start - np.concatenate([[0], self.extent_stop[:-1]])[: self.samples]
         # gap [members]: blocks of headers (and of what is skipped) between a member's body and what lies before it.
-        before = np.concatenate([[0], self.member_offset[:-1] + _padded(self.member_size[:-1])])[: self.members]
+        before = np.concatenate([[0], self.member_offset[:-1] + padded(self.member_size[:-1])])[: self.members]
         before[self.first_member[:-1]] = self.extent_start
         columns = [shape, lead // BLOCK, (self.member_offset - before) // BLOCK]
         columns += [self.member_size[self.member_field == field] for field in range(len(self.fields))]
@@ -228,26 +229,20 @@ def _build(header: dict[str, Any], payload: memoryview, source: str) -> ShardInd
     if not all(type(field) is bytes for field in fields) or len(described) != len(fields) + 3:
         raise malformed("the fields or columns in the header", source)
     packed_keys, key_bytes = _key_lengths(header, facts.samples, len(payload), source)
-    taken = 0
-
-    def column(number: int, count: int) -> NDArray[np.int64]:
-        nonlocal taken
-        numbers, used = unpack(described[number], count, payload[taken:], source)
-        taken += used
-        return numbers
-
+    column, rest = _column_reader(described, payload, source)
     shape = column(0, facts.samples)
     lead = column(1, facts.samples)
     gap = column(2, facts.members)
-    first_member, member_field = _members(header, shape, facts.members, len(fields), source)
+    shapes = value(header, "shapes", list, source)
+    first_member, member_field = members_of(shapes, shape, facts.members, len(fields), source)
     member_size = np.zeros(facts.members, np.int64)
     for field in range(len(fields)):
         mine = np.flatnonzero(member_field == field)
         member_size[mine] = column(3 + field, len(mine))
-    offset, start, stop = _places(first_member, lead, gap, member_size, facts.tar_size, source)
+    offset, start, stop = places_of(first_member, lead, gap, member_size, facts.tar_size, source)
     if int((stop - start).sum()) != facts.extent_bytes:
         raise malformed("the sum of extents", source)
-    if packed_keys != len(payload) - taken:
+    if packed_keys != len(rest()):
         raise malformed("the length of the keys", source)
     return ShardIndex(
         shard_size=facts.shard_size,
@@ -262,9 +257,24 @@ def _build(header: dict[str, Any], payload: memoryview, source: str) -> ShardInd
         extent_start=start,
         extent_stop=stop,
         digest=facts.digest,
-        packed_keys=bytes(payload[taken:]),
+        packed_keys=bytes(rest()),
         key_bytes=key_bytes,
     )
+
+
+def _column_reader(
+    described: list[Any], payload: memoryview, source: str
+) -> tuple[Callable[[int, int], NDArray[np.int64]], Callable[[], memoryview]]:
+    """Return what reads the next column (its number, its count), and what gives the bytes behind those read."""
+    taken = 0
+
+    def column(number: int, count: int) -> NDArray[np.int64]:
+        nonlocal taken
+        numbers, used = unpack(described[number], count, payload[taken:], source)
+        taken += used
+        return numbers
+
+    return column, lambda: payload[taken:]
 
 
 def _key_lengths(header: dict[str, Any], samples: int, available: int, source: str) -> tuple[int, int]:
@@ -274,62 +284,6 @@ def _key_lengths(header: dict[str, Any], samples: int, available: int, source: s
             return packed, unpacked
         case _:
             raise malformed("the length of the keys", source)
-
-
-def _members(
-    header: dict[str, Any], shape: NDArray[np.int64], members: int, fields: int, source: str
-) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-    """Return first_member and member_field from each sample's shape (the list of its fields)."""
-    shapes = value(header, "shapes", list, source)
-    if not all(
-        type(numbers) is list and numbers and all(type(n) is int and 0 <= n < fields for n in numbers)
-        for numbers in shapes
-    ) or (len(shape) and int(shape.max()) >= len(shapes)):
-        raise malformed("the shapes of samples", source)
-    # lengths [shapes] and starts [shapes] in the shapes laid end to end
-    lengths = np.array([len(numbers) for numbers in shapes], np.int64)
-    laid = np.array([number for numbers in shapes for number in numbers], np.uint16)
-    counts = lengths[shape]
-    # As floats, because crafted counts could wrap around; the exact sum is compared once it is known to be small.
-    if float(counts.sum(dtype=np.float64)) != members:
-        raise malformed("the number of members", source)
-    first_member = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1][shape] - first_member[:-1]
-    return first_member, laid[np.repeat(starts, counts) + np.arange(members)]
-
-
-def _places(
-    first_member: NDArray[np.int64],
-    lead: NDArray[np.int64],
-    gap: NDArray[np.int64],
-    size: NDArray[np.int64],
-    tar_size: int,
-    source: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return member_offset, extent_start and extent_stop; everything follows from sums of what lies before it."""
-    bodies = _padded(size) // BLOCK
-    total = sum(float(part.sum(dtype=np.float64)) for part in (bodies, gap, lead))
-    if total > tar_size // BLOCK or (len(gap) and int(gap.min()) < 1):
-        raise malformed("the place of a member", source)
-    ends = np.cumsum(gap + bodies) + np.repeat(np.cumsum(lead), np.diff(first_member))
-    starts = ends - gap - bodies
-    return (ends - bodies) * BLOCK, starts[first_member[:-1]] * BLOCK, ends[first_member[1:] - 1] * BLOCK
-
-
-def _shapes(index: ShardIndex) -> tuple[list[list[int]], NDArray[np.int64]]:
-    """Return the distinct lists of fields that samples have, and int64 [samples] with each sample's number."""
-    counts = np.diff(index.first_member)
-    if not len(counts):
-        return [], counts
-    pattern = index.member_field[: counts[0]]
-    if (counts == counts[0]).all() and (index.member_field.reshape(-1, counts[0]) == pattern).all():
-        return [pattern.tolist()], np.zeros(len(counts), np.int64)
-    raw = index.member_field.astype("<u2").tobytes()
-    bounds = (index.first_member * 2).tolist()
-    seen = [raw[start:stop] for start, stop in pairwise(bounds)]
-    number = {shape: place for place, shape in enumerate(dict.fromkeys(seen))}
-    shapes = [np.frombuffer(shape, "<u2").tolist() for shape in number]
-    return shapes, np.fromiter(map(number.__getitem__, seen), np.int64, len(seen))
 
 
 def _digest(samples: Samples) -> bytes:
@@ -347,10 +301,6 @@ def _digest(samples: Samples) -> bytes:
         hasher.update(len(part).to_bytes(8, "little"))
         hasher.update(part)
     return hasher.digest()
-
-
-def _padded(size: NDArray[np.int64]) -> NDArray[np.int64]:
-    return -(-size // BLOCK) * BLOCK
 
 
 def _text(raw: bytes) -> str:

@@ -134,22 +134,14 @@ def open_corpus(
     """
     shards = expand(urls, storage_options)
     places = Places(shards, index=index, state=state, storage_options=storage_options)
-    headers: dict[int, IndexHeader] = {}
-    found: dict[int, str] = {}
-    tasks: list[Task] = []
-    for shard, url in enumerate(shards):
-        info = store_for(url, storage_options).info(url)
-        place = places.find(shard, info)
-        if place is None:
-            tasks.append(Task(shard, url, info.size, cache_url(url), storage_options, must_write=False))
-        else:
-            found[shard], headers[shard] = place
+    found, tasks = _find(shards, places, storage_options)
     held: dict[int, bytes] = {}
     for built in _with_bar(build(tasks, jobs), tasks, progress=progress):
-        headers[built.task.shard], found[built.task.shard] = built.header, built.task.target
+        found[built.task.shard] = built.task.target, built.header
         if built.data is not None:
             held[built.task.shard] = built.data
-    table = ShardTable.of(shards, [headers[shard] for shard in range(len(shards))])
+    ordered = [found[shard] for shard in range(len(shards))]
+    table = ShardTable.of(shards, [header for _, header in ordered])
     if not table.total:
         raise CorpusError(
             f"Cannot open the corpus: none of its {len(shards)} shards ({shards[0]}, …) has a sample. Members must be "
@@ -158,7 +150,23 @@ def open_corpus(
             expected="at least one sample",
             found=0,
         )
-    return Corpus(table, [found[shard] for shard in range(len(shards))], held=held, storage_options=storage_options)
+    return Corpus(table, [url for url, _ in ordered], held=held, storage_options=storage_options)
+
+
+def _find(
+    shards: Sequence[str], places: Places, options: Options | None
+) -> tuple[dict[int, tuple[str, IndexHeader]], list[Task]]:
+    """Return, by shard, the index that fits it and its header; and what is to be built because there is none."""
+    found: dict[int, tuple[str, IndexHeader]] = {}
+    tasks: list[Task] = []
+    for shard, url in enumerate(shards):
+        info = store_for(url, options).info(url)
+        place = places.find(shard, info)
+        if place is None:
+            tasks.append(Task(shard, url, info.size, cache_url(url), options, must_write=False))
+        else:
+            found[shard] = place
+    return found, tasks
 
 
 def write_index(index: ShardIndex, url: str, storage_options: Options | None = None) -> None:

@@ -103,6 +103,14 @@ class Places:
         return None
 
 
+def header_at(url: str) -> IndexHeader | None:
+    """Return the header of the index at a URL; None where there is none, or a damaged one."""
+    try:
+        return read_header(store_for(url).read(url), url)
+    except (ReadError, IndexFileError):
+        return None
+
+
 def fits(index: IndexHeader | ShardIndex, info: ObjectInfo) -> bool:
     """Say whether an index was made of this version of a shard."""
     return (index.shard_size, index.shard_version) == (info.size, info.version)

@@ -22,7 +22,11 @@ _WINDOW: Final = 4 << 20
 _HOP: Final = 4096
 """Bytes per read where bodies are jumped over: one page."""
 _HOP_STRIDE: Final = {True: 64 << 10, False: 16 << 20}
-"""Mean bytes per member from which jumping pays, by whether the shard is local: a ranged request costs far more."""
+"""Mean bytes per member from which jumping pays, by whether the shard is local.
+
+A cold page costs about 200 µs here, in which 400 KB are read in sequence (490 MB of photos with a label each: 1.2 s by
+jumps, 0.25 s whole); from the page cache, or with slow sequential reads, jumps pay from 40 to 80 KB on.
+"""
 
 _FOREIGN: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip"}
 
