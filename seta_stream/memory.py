@@ -72,9 +72,8 @@ class Memory:
     def choose(self, epoch: int) -> Chosen:
         """Return the rule and the selection of an epoch, from the newest losses before it."""
         self._go_to(self._ancestor(epoch), epoch)
-        if self.base is not None and self.base.epoch == epoch - 1:
-            rule = self.base.rule
-        else:
+        rule = self.base.rule if self.base is not None and self.base.epoch == epoch - 1 else None
+        if rule is None:
             rule = self._policy.rule(self.losses.histogram(), epoch)
         return self._select(rule, epoch)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeCorpus, text_members, write_tar
+from small_corpora import MakeCorpus, text_members, write_tar
 
 from seta_stream import DynamicRandom, Full, Reading, Rule, SeTa, SetaStream, SetaStreamWarning
 from seta_stream.errors import (
@@ -442,10 +442,16 @@ def test_two_runs_on_one_state_are_refused(make_corpus: MakeCorpus, tmp_path: Pa
 def test_an_exception_commits_nothing(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     """Leaving the with block by an exception keeps the epoch's losses aside, and no generation claims them."""
     state = tmp_path / "s"
-    with pytest.raises(KeyError), SetaStream(make_corpus(1, 10), policy=SeTa(num_epochs=5), state=str(state)) as stream:
-        stream.set_epoch(0)
-        stream.record([1], [2.0])
-        raise KeyError
+    shards = make_corpus(1, 10)
+
+    def fail() -> None:
+        with SetaStream(shards, policy=SeTa(num_epochs=5), state=str(state)) as stream:
+            stream.set_epoch(0)
+            stream.record([1], [2.0])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert not list(state.glob("losses/gen-*"))
     assert len(list((state / "pending").iterdir())) == 1
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 VOCABULARY: Final = 20_000
 MAX_BATCH: Final = 64
 LEAST_SAMPLES: Final = 100
+TEST_SAMPLES: Final = 2_000
 MAX_THREADS: Final = 4
 """Pictures are small: more threads spend their time on each other."""
 
@@ -133,7 +134,7 @@ def make_corpora(options: DemoOptions) -> Corpora:
     """Make the training corpus and the two tests, or take those that are there."""
     seen, new = split_fonts(find_fonts(options.fonts), options.seed)
     words = Lexicon(options.seed, VOCABULARY)
-    test = min(1000, options.samples)
+    test = min(TEST_SAMPLES, options.samples)
     new_words = Lexicon(options.seed, test, held_out=True)
     folder = options.out / "corpus" / f"{options.samples}-samples-seed-{options.seed}"
     shard_samples = max(10, min(1000, options.samples // 8))

@@ -163,22 +163,11 @@ class Generations:
         self.lock()
         if self._lock is not None:
             clean_local(local_path(self._folder))
-        name = generation_name(epoch, secrets.token_hex(4))
-        line = history_line(name, epoch, parent, rule, histogram or table.histogram(), plain(facts))
-        generation = Generation(
-            name=name,
-            epoch=epoch,
-            parent=parent,
-            rule=rule,
-            facts=plain(facts),
-            sequence=max((one.sequence for one in self.kept()), default=0) + 1,
-            root=epoch if parent is None else self.get(parent).root,
-            line=line,
-        )
+        generation = self._compose(epoch, histogram or table.histogram(), rule, parent, facts)
         self._write(generation, table, shards)
-        self._tell_history(name)
-        self._remove_surplus(name)
-        return self._collective.broadcast(name.encode()).decode()
+        self._tell_history(generation.name)
+        self._remove_surplus(generation.name)
+        return self._collective.broadcast(generation.name.encode()).decode()
 
     def load(self, generation: Generation, table: LossTable, shards: Shards) -> LoadReport:
         """Fill a table from a generation; ages are as of the end of its epoch.
@@ -233,6 +222,21 @@ class Generations:
         if self._lock is not None:
             return LocalDraft(local_path(self._folder), name)
         return StoreDraft(self._store, join(self._folder, name))
+
+    def _compose(
+        self, epoch: int, histogram: Histogram, rule: Rule | None, parent: str | None, facts: Mapping[str, Any]
+    ) -> Generation:
+        name, kept_facts = generation_name(epoch, secrets.token_hex(4)), plain(facts)
+        return Generation(
+            name=name,
+            epoch=epoch,
+            parent=parent,
+            rule=rule,
+            facts=kept_facts,
+            sequence=max((one.sequence for one in self.kept()), default=0) + 1,
+            root=epoch if parent is None else self.get(parent).root,
+            line=history_line(name, epoch, parent, rule, histogram, kept_facts),
+        )
 
     def _write(self, generation: Generation, table: LossTable, shards: Shards) -> None:
         entries: list[SidecarEntry] = []

@@ -6,6 +6,8 @@ sample as a Python object. Pure: no files, no clocks.
 
 from __future__ import annotations
 
+from array import array
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +19,7 @@ from seta_stream.losses.histogram import Histogram, round_losses
 MAX_AGE: Final = 255
 """Ages saturate here; samples never seen have it too."""
 
+_ARRAY_CODES: Final = {int: "q", float: "d"}
 _UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -182,8 +185,14 @@ def _array(given: Any, what: str) -> NDArray[Any]:
         tensor = given.detach().cpu()
         # bfloat16 and the narrower ones are unknown to numpy
         return np.atleast_1d((tensor.float() if tensor.is_floating_point() else tensor).numpy())
-    if isinstance(given, (list, tuple)) and given and hasattr(given[0], "detach"):
-        given = [value.item() for value in given]
+    if isinstance(given, (list, tuple)) and given:
+        if hasattr(given[0], "detach"):
+            given = [value.item() for value in given]
+        # Twice as fast as numpy, which looks at every element twice; what does not fit is left to numpy.
+        code = _ARRAY_CODES.get(type(given[0]))
+        if code is not None:
+            with suppress(TypeError, OverflowError):
+                return np.frombuffer(array(code, given), code)
     try:
         return np.atleast_1d(np.asarray(given))
     except (TypeError, ValueError) as error:

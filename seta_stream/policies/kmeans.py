@@ -18,6 +18,8 @@ MERGED_BINS: Final = 2048
 
 _BLOCK: Final = 256
 _MAX_ITERATIONS: Final = 300
+_LEAST_GAP: Final = 1e-6
+"""Centres closer than this, of a range of 1, are not told apart by scikit-learn's squared distances."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,7 +64,7 @@ def kmeans(histogram: Histogram, num_group: int) -> Groups:
     starts = merge_starts(scaled, weights, MERGED_BINS)
     cuts = starts[_best_cuts(np.add.reduceat(scaled * weights, starts), scaled[starts], weights, starts, wanted)]
     refined = _refine(scaled, weights, cuts)
-    if len(refined) == len(cuts) and _inertia(scaled, weights, refined) < _inertia(scaled, weights, cuts):
+    if _inertia(scaled, weights, refined) < _inertia(scaled, weights, cuts):
         cuts = refined
     return _groups(histogram, cuts)
 
@@ -110,17 +112,20 @@ def _outward(column: Floats, places: Floats) -> Floats:
 
 def _refine(values: Floats, weights: Ints, cuts: Ints) -> Ints:
     """Return the cuts after scikit-learn's weighted k-means on all bins, from the centres of these cuts."""
-    from sklearn.cluster import KMeans  # noqa: PLC0415  (takes a second to import, and only k-means needs it)
+    # These take a second to import, and only k-means needs them.
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     centres = _centres(values, weights, cuts)
+    if np.diff(centres).min() < _LEAST_GAP:
+        return cuts
     fitted = KMeans(len(centres), init=centres[:, None], n_init=1, tol=0, max_iter=_MAX_ITERATIONS, random_state=0)
-    fitted.fit(values[:, None], sample_weight=weights.astype(np.float64))
+    # One thread adds in one order, so the result is the same every time; and threads would wait for busy workers.
+    with threadpool_limits(1):
+        fitted.fit(values[:, None], sample_weight=weights.astype(np.float64))
     means = np.sort(fitted.cluster_centers_[:, 0])
-    moved = np.searchsorted(values, (means[1:] + means[:-1]) / 2)
-    # Summing in one order makes the result independent of scikit-learn's threads.
-    means = _centres(values, weights, moved) if _is_proper(moved, len(values)) else centres
-    found: Ints = np.unique(np.searchsorted(values, (means[1:] + means[:-1]) / 2))
-    return found if _is_proper(found, len(values)) else cuts
+    moved: Ints = np.searchsorted(values, (means[1:] + means[:-1]) / 2)
+    return moved if _is_proper(moved, len(values)) else cuts
 
 
 def _is_proper(cuts: Ints, bins: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from inspect import ismethod
 from typing import Any, Protocol, runtime_checkable
 
 from seta_stream.errors import PolicyError
@@ -93,7 +94,6 @@ def describe(policy: Policy) -> dict[str, Any]:
 
 
 def _name(function: RuleOf) -> str:
-    owner = getattr(function, "__self__", None)
-    if owner is not None:
-        return type(owner).__qualname__
+    if ismethod(function):
+        return type(function.__self__).__qualname__
     return getattr(function, "__qualname__", type(function).__qualname__)

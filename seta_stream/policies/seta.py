@@ -70,7 +70,9 @@ class SeTa:
         _check_window(self.window_scale, self.num_group)
         _check_portion("delta", self.delta, zero=True)
         _check_portion("min_share", self.min_share, zero=False)
-        if self.prune_ratio is not None and not self.published:
+        if self.prune_ratio is not None and self.published:
+            _check_portion("prune_ratio", self.prune_ratio, zero=True)
+        elif self.prune_ratio is not None:
             check_share("prune_ratio", self.prune_ratio)
         if self.target is not None:
             self._check_target(self.target)
@@ -127,7 +129,7 @@ class SeTa:
 
     def window(self, groups: int, epoch: int) -> range:
         """Return which of so many groups epoch n takes, were it windowed."""
-        width = self._window(groups)
+        width = max(1, self._window(groups))  # fewer groups than num_group can round to none
         start = epoch % (groups - width + 1)
         return range(start, start + width)
 
@@ -162,7 +164,7 @@ class SeTa:
         target = self.target or 0.0
         if self.warm:
             return 1.0 - target
-        return 1.0 if epoch == 0 else 1.0 - target * self.num_epochs / (self.num_epochs - 1)
+        return 1.0 if epoch == 0 else 1.0 - target * self.num_epochs / max(self.num_epochs - 1, 1)
 
     def _everything(self, histogram: Histogram, epoch: int) -> Rule:
         if self.target is None:
@@ -184,9 +186,8 @@ class SeTa:
     def _window_keeps(self, groups: Groups, epoch: int, keep: float) -> NDArray[np.float64]:
         keeps = np.zeros(len(groups))
         if len(groups):
-            # Fewer groups than num_group can round a published window down to none.
             window = self.window(len(groups), epoch)
-            keeps[window.start : max(window.stop, window.start + 1)] = keep
+            keeps[window.start : window.stop] = keep
         return keeps
 
     def _targeted(self, histogram: Histogram, epoch: int) -> Rule:
@@ -215,11 +216,11 @@ class SeTa:
         least = 1.0 - target if self.warm or self.num_epochs == 1 else self._wanted_share(1)
         impossible = self.num_epochs == 1 and not self.warm and target > 0
         if impossible or round(least, 9) < self.min_share:
-            kept = "keeps everything" if impossible else f"would have to keep {least:.3g} of the samples"
+            rest = "there is no other" if impossible else f"each other would have to keep {least:.3g} of the samples"
             raise PolicyError(
                 f"target={target} cannot be saved in {self.num_epochs} epochs: the first keeps everything unless "
-                f"warm=True, and each other {'one ' if impossible else ''}{kept}, where min_share={self.min_share} "
-                "is the least. Lower target or min_share, or train more epochs.",
+                f"warm=True, and {rest}, where min_share={self.min_share} is the least. Lower target or min_share, or "
+                "train more epochs.",
                 expected=self.min_share,
                 found=least,
             )

@@ -116,8 +116,7 @@ def summarise(
     Args:
         table: the losses of the newest generation.
         history: the lines of history.jsonl.
-        generation: the newest.
-        epoch: that it closes.
+        generation, epoch: the newest, and the epoch that it closes.
         rule: for the next epoch.
         num_group: into how many groups the losses are put.
         unmatched_shards: shards without usable losses.
@@ -125,10 +124,6 @@ def summarise(
     histogram = table.histogram()
     lineage = lineage_lines(history, generation)
     shares = epoch_shares(lineage)
-    known = [share for share in shares if share is not None]
-    levels = histogram.quantiles(QUANTILES).tolist() if histogram.seen else []
-    seen_ages = table.all_ages[~np.isnan(table.values)]
-    ages, counts = np.unique(seen_ages, return_counts=True)
     return Summary(
         samples=table.total,
         shards=table.shards,
@@ -136,15 +131,15 @@ def summarise(
         unmatched_shards=unmatched_shards,
         generation=generation,
         epoch=epoch,
-        quantiles=tuple(zip(QUANTILES, levels, strict=False)),
+        quantiles=_quantiles(histogram),
         mean_loss=histogram.mean if histogram.seen else None,
-        ages=tuple(zip(ages.tolist(), counts.tolist(), strict=True)),
+        ages=_ages(table),
         groups=_groups(histogram, rule, num_group),
         next_epoch=epoch + 1,
         next_share=None if rule is None else rule.expected_kept(histogram) / max(histogram.total, 1),
         unseen_keep=None if rule is None else rule.unseen_keep,
         epochs=tuple(_epoch(line, share) for line, share in zip(lineage, shares, strict=True)),
-        saved_share=1.0 - sum(known) / len(known) if known else None,
+        saved_share=_saved(shares),
     )
 
 
@@ -174,6 +169,21 @@ def epoch_shares(lineage: Sequence[Mapping[str, Any]]) -> list[float | None]:
         shares.append(counted if counted is not None else expected)
         expected = line.get("expected_share")
     return shares
+
+
+def _saved(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return 1.0 - sum(known) / len(known) if known else None
+
+
+def _ages(table: LossTable) -> tuple[tuple[int, int], ...]:
+    ages, counts = np.unique(table.all_ages[~np.isnan(table.values)], return_counts=True)
+    return tuple(zip(ages.tolist(), counts.tolist(), strict=True))
+
+
+def _quantiles(histogram: Histogram) -> tuple[tuple[float, float], ...]:
+    levels = histogram.quantiles(QUANTILES).tolist() if histogram.seen else []
+    return tuple(zip(QUANTILES, levels, strict=False))
 
 
 def _groups(histogram: Histogram, rule: Rule | None, num_group: int) -> tuple[GroupSummary, ...]:

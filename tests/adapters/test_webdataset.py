@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from conftest import MakeCorpus, write_tar
 from PIL import Image
+from small_corpora import MakeCorpus, write_tar
 
 from seta_stream import SeTa, SetaStream
 from seta_stream.adapters.webdataset import SetaWebDataset

@@ -1,6 +1,6 @@
 """Decoded photos: one thread, two threads, and a torch DataLoader with two workers around webdataset.
 
-    python tools/bench/decode.py [--runs 3]
+python tools/bench/decode.py [--runs 3]
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def main() -> None:
     }
     times = paired(works, arguments.runs)
     two = times["seta_stream, decode_threads=2"]
-    rows = [[what, f"{count / statistics.median(seen):,.0f}", f"{median_ratio(seen, two):.2f}"] for what, seen in times.items()]
+    rows = [
+        [what, f"{count / statistics.median(seen):,.0f}", f"{median_ratio(seen, two):.2f}"]
+        for what, seen in times.items()
+    ]
     show(
         "Decoded photos, uint8 arrays (to hold: two threads ≥ 1.7 × one, ≥ 2.2 × DataLoader)",
         ["loader", "samples/s", "two threads are × this"],

@@ -59,9 +59,7 @@ def main() -> None:
         for decode in (None, "pil"):
             for shuffle in (False, True):
                 both = {
-                    share: SetaStream(
-                        shards, policy=DynamicRandom(prune_ratio=share), shuffle=shuffle, decode=decode
-                    )
+                    share: SetaStream(shards, policy=DynamicRandom(prune_ratio=share), shuffle=shuffle, decode=decode)
                     for share in (0.0, 0.5)
                 }
                 for stream in both.values():

@@ -43,9 +43,10 @@ def measure(pattern: str, state: str, *, shuffle: bool) -> None:
     next(samples)
     first = time.perf_counter() - begin
     peak = anonymous_bytes()
-    for _ in itertools.islice(iter(lambda: list(itertools.islice(samples, 2000)), []), 150):
-        peak = max(peak, anonymous_bytes())
-    del samples
+    for number, _ in enumerate(itertools.islice(samples, 300_000)):
+        if number % 2000 == 0:
+            peak = max(peak, anonymous_bytes())
+    samples = None
     for start in range(0, 3_000_000, 100_000):
         stream.record(np.arange(start, start + 100_000), np.random.default_rng(start).exponential(size=100_000))
     stream.set_epoch(1)

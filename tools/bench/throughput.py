@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import warnings
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def litdata_copy(name: str, shards: list[str]) -> Path:
     return folder
 
 
-def _samples(shard: str):  # noqa: ANN202
+def _samples(shard: str):
     for sample in SetaStream([shard], shuffle=False):
         yield {field: value for field, value in sample.items() if not field.startswith("__")}
 
@@ -51,17 +52,16 @@ def main() -> None:
         count = CORPORA[name][0]
         plain = SetaStream(shards, shuffle=False)
         shuffled = SetaStream(shards)
+        theirs = partial(webdataset.WebDataset, shards, shardshuffle=False)
         works = {
-            "seta_stream": lambda plain=plain: _check(consume(plain), count),
-            "seta_stream, shuffled": lambda shuffled=shuffled: _check(consume(shuffled), count),
-            "webdataset": lambda shards=shards: _check(
-                consume(webdataset.WebDataset(shards, shardshuffle=False)), count
-            ),
+            "seta_stream": partial(_epoch, lambda stream=plain: stream, count),
+            "seta_stream, shuffled": partial(_epoch, lambda stream=shuffled: stream, count),
+            "webdataset": partial(_epoch, theirs, count),
         }
         if not arguments.no_litdata:
             copy = litdata_copy(name, shards)
             warm([str(path) for path in copy.glob("*.bin")])
-            works["LitData"] = partial(_litdata, StreamingDataset, str(copy), count)
+            works["LitData"] = partial(_epoch, partial(StreamingDataset, str(copy), shuffle=False), count)
         times = paired(works, arguments.runs)
         rows = [
             [
@@ -72,15 +72,14 @@ def main() -> None:
             ]
             for what, seen in times.items()
         ]
-        title = f"{name}: {count:,} samples, medians of {arguments.runs} (to hold: {NEEDED[name]} × webdataset, 1.2 × LitData)"
+        hold = f"to hold: {NEEDED[name]} × webdataset, 1.2 × LitData"
+        title = f"{name}: {count:,} samples, medians of {arguments.runs} ({hold})"
         show(title, ["loader", "samples/s", "× webdataset", "× LitData"], rows)
 
 
-def _litdata(dataset: type, folder: str, count: int) -> None:
-    _check(consume(dataset(folder, shuffle=False)), count)
-
-
-def _check(found: int, expected: int) -> None:
+def _epoch(make: Callable[[], Iterable[object]], expected: int) -> None:
+    """Iterate once and check that nothing is missing."""
+    found = consume(make())
     assert found == expected, (found, expected)
 
 
