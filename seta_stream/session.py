@@ -43,7 +43,8 @@ class Session:
         """Samples that the training loop has received since this start of the epoch."""
         self._table = table
         self._policy = policy
-        self._plan: EpochPlan | None = None
+        self.current: EpochPlan | None = None
+        """The plan of the epoch that is set; None before the first."""
         self._rule: Rule | None = None
         self._began = time.monotonic()
         self._is_closed = False
@@ -53,15 +54,15 @@ class Session:
     @property
     def plan(self) -> EpochPlan:
         """The plan of the epoch that is set; epoch 0 is, where none was."""
-        if self._plan is None:
+        if self.current is None:
             self.set_epoch(0)
-        assert self._plan is not None  # noqa: S101  (set_epoch either sets it or raises)
-        return self._plan
+        assert self.current is not None  # noqa: S101  (set_epoch either sets it or raises)
+        return self.current
 
     @property
     def epoch(self) -> int | None:
         """The epoch that is set; None before the first."""
-        return self._plan.epoch if self._plan is not None else None
+        return self.current.epoch if self.current is not None else None
 
     def set_epoch(self, epoch: int) -> None:
         """Commit the losses recorded so far, then select."""
@@ -86,16 +87,16 @@ class Session:
             )
         self.board.publish(epoch, geometry, selection, weights)
         self.board.start = start
-        self.geometry, self._plan, self._rule = geometry, plan, rule
+        self.geometry, self.current, self._rule = geometry, plan, rule
         self.delivered = 0
         self.schedule.begin(epoch, plan.lanes.planned, consumed)
         self._began = time.monotonic()
 
     def _finish_epoch(self) -> int:
         """Commit the epoch that is set; return the samples consumed up to here."""
-        if self._plan is None:
+        if self.current is None:
             return 0
-        epoch, losses = self._plan.epoch, self.memory.losses
+        epoch, losses = self.current.epoch, self.memory.losses
         consumed = self.schedule.consumed + self.received
         if losses.bad_losses:
             warnings.warn(
@@ -112,6 +113,7 @@ class Session:
                 stacklevel=4,
             )
         facts = self.stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
+        facts["policy"] = describe(self._policy)
         self.memory.commit(epoch, facts)
         return consumed
 
@@ -133,7 +135,7 @@ class Session:
         """Return the position as plain values; losses recorded so far are written beside."""
         plan = self.plan
         assert self._rule is not None  # noqa: S101  (set with the plan)
-        if self.memory.generations is None and _needs_losses(self._rule):
+        if self.memory.generations is None and not self._rule.is_loss_free:
             raise StateError(
                 "This epoch's selection depends on losses that live in memory only, so a checkpoint could not repeat "
                 "it: give state= a folder."
@@ -208,13 +210,8 @@ class Session:
         try:
             if is_whole:
                 self._finish_epoch()
-            elif self._plan is not None:
-                self.memory.write_pending(self._plan.epoch, self.position)
+            elif self.current is not None:
+                self.memory.write_pending(self.current.epoch, self.position)
         finally:
             self._is_closed = True
             self.memory.close()
-
-
-def _needs_losses(rule: Rule) -> bool:
-    """Say whether a rule treats samples by their losses."""
-    return rule.steps > 1 or (rule.keep[0], rule.weight[0]) != (rule.unseen_keep, rule.unseen_weight)

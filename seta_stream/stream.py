@@ -147,17 +147,20 @@ class SetaStream:
         self.session.delivered = 0
         start = self.session.board.start
         share = Share(origin=start, begin=start)
-        samples = self.reader.samples(plan, share, threads=self.reader.reading.decode_threads)
-        return self._counted(samples, plan)
+        lists = self.reader.lists(plan, share, threads=self.reader.reading.decode_threads)
+        return self._counted(lists, plan)
 
-    def _counted(self, samples: Iterator[dict[str, Any]], plan: EpochPlan) -> Iterator[dict[str, Any]]:
+    def _counted(self, lists: Iterator[list[dict[str, Any]]], plan: EpochPlan) -> Iterator[dict[str, Any]]:
         """Pass samples on; the training loop has received a sample once it is handed out."""
         session = self.session
-        for delivered, sample in enumerate(samples, 1):
-            if session.plan is not plan:
-                return  # another epoch was set in the middle of this one
-            session.delivered = delivered
-            yield sample
+        before = 0
+        for samples in lists:
+            for delivered, sample in enumerate(samples, before + 1):
+                if session.current is not plan:
+                    return  # another epoch was set in the middle of this one
+                session.delivered = delivered
+                yield sample
+            before += len(samples)
 
     def batches(self, n: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield batches of `n` samples (default batch_size) as dicts of numpy arrays and lists."""

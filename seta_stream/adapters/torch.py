@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
@@ -247,7 +248,8 @@ class Places:
         begin = self._origin + self._worker + done * self._workers if done or within else self._origin
         share = Share(worker=self._worker, workers=self._workers, origin=self._origin, begin=begin)
         threads = self._reader.reading.decode_threads if self._workers == 1 and get_worker_info() is None else 0
-        samples = self._reader.samples(self._reader.plan(), share, threads=threads)
+        lists = self._reader.lists(self._reader.plan(), share, threads=threads)
+        samples = chain.from_iterable(lists)
         if not self._batches:
             for _ in range(within):
                 next(samples)

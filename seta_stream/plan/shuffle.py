@@ -17,7 +17,7 @@ Int64s = NDArray[np.int64]
 BLOCK_BYTES: Final = 32 << 20
 BLOCK_SAMPLES: Final = 4096
 SMALLEST_BLOCK: Final = 256
-LINE_BYTES: Final = 1 << 20
+LINE_BYTES: Final = 8 << 20
 
 
 def shard_order(seed: int, epoch: int, shards: int, groups: int = 1) -> Int64s:
@@ -43,7 +43,7 @@ def block_length(mean_bytes: float, width: int, batch: int) -> int:
 
 
 def line_block_length(mean_bytes: float, width: int, batch: int) -> int:
-    """Return the samples per round where nothing is shuffled: about 1 MiB, which stays in the processor's cache."""
+    """Return the samples per round where nothing is shuffled: about 8 MiB, planned at once."""
     return max(1, round(LINE_BYTES / max(mean_bytes, 1.0) / width / batch)) * batch
 
 

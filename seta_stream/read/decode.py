@@ -138,7 +138,8 @@ def _image_reader(kind: str, mode: str) -> Callable[[bytes], Any]:
 
     def read(data: bytes) -> Any:
         with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert(mode)
+            opened.load()
+            image = opened if opened.mode == mode else opened.convert(mode)
         if kind == "pil":
             return image
         pixels = np.asarray(image)

@@ -9,8 +9,8 @@ one by one, as late as possible: a second copy would cost more than a second cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, pairwise, repeat
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -24,8 +24,8 @@ Int64s = NDArray[np.int64]
 Sample = dict[str, Any]
 
 PAGE_BYTES: Final = 4096
-LARGE_BYTES: Final = 32 << 10
-"""Mean bytes per sample from which local members are read one by one."""
+PIECE_BYTES: Final = 256 << 10
+"""Local bytes that are read before they are cut: what the processor's cache holds is cut three times as fast."""
 
 
 class Wanted(NamedTuple):
@@ -40,6 +40,10 @@ class Wanted(NamedTuple):
         places = where.tolist()
         weights = None if self.weights is None else [self.weights[i] for i in places]
         return Wanted(self.positions[where], [self.ids[i] for i in places], weights)
+
+    def part(self, here: slice) -> Wanted:
+        """Return a stretch of them."""
+        return Wanted(self.positions[here], self.ids[here], None if self.weights is None else self.weights[here])
 
 
 class Late(NamedTuple):
@@ -63,32 +67,28 @@ class Late(NamedTuple):
         return sample
 
 
-def is_large(shard: OpenShard) -> bool:
-    """Say whether the members of a shard are read one by one."""
-    index = shard.index
-    return shard.is_local and index.seekable and index.samples > 0 and index.shard_size >= LARGE_BYTES * index.samples
-
-
-def read_items(
+def read_pieces(
     shard: OpenShard, wanted: Wanted, reading: Reading, counters: NDArray[np.int64]
-) -> Sequence[Sample | Late]:
-    """Return one item per wanted sample, in the same order; counts bytes needed, bytes fetched and requests."""
-    read: Callable[..., Sequence[Sample | Late]] = _plan_late if is_large(shard) else _read_now
+) -> Iterator[Sequence[Sample | Late]]:
+    """Yield one item per wanted sample, in the same order, in pieces; counts bytes needed, fetched, and requests."""
+    read: Callable[..., Iterator[Sequence[Sample | Late]]] = _plan_late if shard.is_large else _read_now
     layout = shard.layout_of(wanted.positions)
     if (layout == layout[0]).all():
-        return read(shard, wanted, int(layout[0]), reading, counters)
+        yield from read(shard, wanted, int(layout[0]), reading, counters)
+        return
     items: list[Sample | Late] = [{}] * len(layout)
     for number in np.unique(layout).tolist():
         where = np.flatnonzero(layout == number)
-        for place, item in zip(where.tolist(), read(shard, wanted.pick(where), number, reading, counters), strict=True):
+        some = chain.from_iterable(read(shard, wanted.pick(where), number, reading, counters))
+        for place, item in zip(where.tolist(), some, strict=True):
             items[place] = item
-    return items
+    yield items
 
 
 def _plan_late(
     shard: OpenShard, wanted: Wanted, layout: int, _reading: Reading, counters: NDArray[np.int64]
-) -> Sequence[Late]:
-    """Return what reads each sample's members later."""
+) -> Iterator[Sequence[Late]]:
+    """Yield what reads each sample's members later."""
     members = shard.members_of(wanted.positions, layout)
     sizes = shard.index.member_size[members]
     in_members = int(sizes.sum())
@@ -107,13 +107,13 @@ def _plan_late(
         shard.index.member_offset[members].tolist(),
         sizes.tolist(),
     )
-    return list(map(Late, *columns))
+    yield list(map(Late, *columns))
 
 
 def _read_now(
     shard: OpenShard, wanted: Wanted, layout: int, reading: Reading, counters: NDArray[np.int64]
-) -> Sequence[Sample]:
-    """Read samples that all have one layout."""
+) -> Iterator[Sequence[Sample]]:
+    """Read samples that all have one layout, a piece at a time."""
     names, index = shard.layouts[layout], shard.index
     members = shard.members_of(wanted.positions, layout)
     # axes: sample × field
@@ -124,16 +124,32 @@ def _read_now(
     else:
         starts, stops = offsets.reshape(-1), (offsets + sizes).reshape(-1)
         per_sample = len(names)
-    spans, buffers = _fetch(shard, starts, stops, reading, counters)
+    spans = _plan(shard, starts, stops, reading, counters)
     # axes: sample × (1 or field), which broadcasts over the fields
     span = spans.span_of_extent.reshape(len(offsets), per_sample)
     begins = offsets - spans.starts[span] if len(spans) else offsets
     ends = begins + sizes
-    columns = [
-        _cut(buffers, span[:, min(field, per_sample - 1)], begins[:, field], ends[:, field])
-        for field in range(len(names))
-    ]
-    return _assemble(_keys(shard, wanted.positions), shard.url, wanted, names, columns)
+    keys = _keys(shard, wanted.positions)
+    for first, last, here in _pieces(spans, per_sample, len(offsets), is_local=shard.is_local):
+        lengths = (spans.stops[first:last] - spans.starts[first:last]).tolist()
+        buffers = shard.file.read_spans(list(zip(spans.starts[first:last].tolist(), lengths, strict=True)))
+        held = [(span[here, place] - first).tolist() for place in range(per_sample)]
+        columns = [
+            _cut(buffers, held[min(field, per_sample - 1)], begins[here, field], ends[here, field])
+            for field in range(len(names))
+        ]
+        yield _assemble(keys[here], shard.url, wanted.part(here), names, columns)
+
+
+def _pieces(spans: Spans, per_sample: int, samples: int, *, is_local: bool) -> Iterator[tuple[int, int, slice]]:
+    """Yield (first span, last span, samples) of each piece; remote spans are asked for all at once."""
+    if not is_local or per_sample != 1:
+        yield 0, len(spans), slice(0, samples)
+        return
+    piece = np.cumsum(spans.stops - spans.starts) // PIECE_BYTES
+    cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(spans)]
+    for first, last in pairwise(cuts):
+        yield first, last, slice(int(spans.first_extent[first]), int(spans.first_extent[last]))
 
 
 def _keys(shard: OpenShard, positions: Int64s) -> list[str]:
@@ -144,29 +160,25 @@ def _keys(shard: OpenShard, positions: Int64s) -> list[str]:
     return [keys[position] for position in positions.tolist()]
 
 
-def _fetch(
-    shard: OpenShard, starts: Int64s, stops: Int64s, reading: Reading, counters: NDArray[np.int64]
-) -> tuple[Spans, list[bytes]]:
-    """Read the spans that cover some extents."""
+def _plan(shard: OpenShard, starts: Int64s, stops: Int64s, reading: Reading, counters: NDArray[np.int64]) -> Spans:
+    """Plan the spans that cover some extents, and count them."""
     spans = plan_spans(
         starts,
         stops,
         max_waste=reading.max_waste,
-        max_span_bytes=reading.max_span_bytes,
+        max_span_bytes=min(reading.max_span_bytes, PIECE_BYTES) if shard.is_local else reading.max_span_bytes,
         max_gap_bytes=PAGE_BYTES if shard.is_local and reading.max_waste < 1 else None,
     )
-    lengths = (spans.stops - spans.starts).tolist()
-    counters[:3] += (int((stops - starts).sum()), sum(lengths), len(lengths))
-    return spans, shard.file.read_spans(list(zip(spans.starts.tolist(), lengths, strict=True)))
+    counters[:3] += (int((stops - starts).sum()), spans.bytes_fetched, len(spans))
+    return spans
 
 
-def _cut(buffers: list[bytes], span: Int64s, begins: Int64s, ends: Int64s) -> list[bytes]:
-    """Return buffers[span][begin:end] for each."""
-    bounds = zip(begins.tolist(), ends.tolist(), strict=True)
+def _cut(buffers: list[bytes], held: list[int], begins: Int64s, ends: Int64s) -> list[bytes]:
+    """Return buffers[held][begin:end] for each."""
     if len(buffers) == 1:
         only = buffers[0]
-        return [only[a:b] for a, b in bounds]
-    return [buffers[k][a:b] for k, (a, b) in zip(span.tolist(), bounds, strict=True)]
+        return [only[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return [buffers[k][a:b] for k, a, b in zip(held, begins.tolist(), ends.tolist(), strict=True)]
 
 
 def _assemble(
@@ -174,14 +186,16 @@ def _assemble(
 ) -> list[Sample]:
     """Return the dicts; two fields, the usual number, in one display, which takes a third less time."""
     weights = repeat(1.0) if wanted.weights is None else wanted.weights
-    heads = zip(keys, wanted.ids, weights, strict=False)
     if len(names) == 2:
         a, b = names
         return [
             {"__key__": key, "__url__": url, "__index__": i, "__weight__": w, a: x, b: y}
-            for (key, i, w), x, y in zip(heads, *columns, strict=True)
+            for key, i, w, x, y in zip(keys, wanted.ids, weights, *columns, strict=False)
         ]
-    samples: list[Sample] = [{"__key__": key, "__url__": url, "__index__": i, "__weight__": w} for key, i, w in heads]
+    samples: list[Sample] = [
+        {"__key__": key, "__url__": url, "__index__": i, "__weight__": w}
+        for key, i, w in zip(keys, wanted.ids, weights, strict=False)
+    ]
     for name, column in zip(names, columns, strict=True):
         for sample, value in zip(samples, column, strict=True):
             sample[name] = value

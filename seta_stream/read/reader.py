@@ -70,8 +70,8 @@ class Reader:
         """Return the plan of the epoch on the board."""
         return EpochPlan(self.board.selection(), self.board.geometry, self.board.epoch)
 
-    def samples(self, plan: EpochPlan, share: Share, *, threads: int) -> Iterator[Sample]:
-        """Yield a share of the plan's samples in order.
+    def lists(self, plan: EpochPlan, share: Share, *, threads: int) -> Iterator[list[Sample]]:
+        """Yield a share of the plan's samples in order, in lists of a few.
 
         Args:
             plan: of this reader's board.
@@ -81,6 +81,7 @@ class Reader:
         counters = self.board.counters(share.worker + 1 if share.workers > 1 else 0)
         fetcher = Fetcher(
             self.corpus,
+            plan,
             self.reading,
             fields=self.fields,
             options=self.options,
@@ -103,7 +104,7 @@ class Reader:
                     samples = substitutes.fill(samples)
                     counters[_DECODED] += len(samples)
                 counters[_SAMPLES] += len(samples)
-                yield from samples
+                yield samples
         finally:
             if isinstance(produced, Iterator) and hasattr(produced, "close"):
                 produced.close()

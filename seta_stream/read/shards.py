@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.errors import ShardChangedError
+from seta_stream.errors import CorpusError, ShardChangedError
 from seta_stream.read.sequence import SequentialFile
 from seta_stream.store import Options, ShardFile, is_local, store_for
 
 if TYPE_CHECKING:
     from seta_stream.corpus.indexing import Corpus
+    from seta_stream.plan.epoch import EpochPlan
 
 Int64s = NDArray[np.int64]
+
+LARGE_BYTES: Final = 32 << 10
+"""Mean bytes per sample from which local members are read one by one."""
+
+DENSE: Final = 0.8
+"""Share of a shard's samples from which the kernel's read-ahead pays."""
+
+RESERVED: Final = frozenset({"__key__", "__url__", "__index__", "__weight__"})
 
 OPEN_AT_ONCE: Final = 64
 SAMPLES_AT_ONCE: Final = 160_000
@@ -37,9 +46,20 @@ class OpenShard:
         shard: its number.
         fields: the fields wanted; None for all.
         options: of the file system.
+        is_sparse: whether much of it is not wanted.
+        is_shuffled: whether its samples are wanted out of order.
     """
 
-    def __init__(self, corpus: Corpus, shard: int, fields: Sequence[str] | None, options: Options | None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        shard: int,
+        fields: Sequence[str] | None,
+        options: Options | None,
+        *,
+        is_sparse: bool,
+        is_shuffled: bool,
+    ) -> None:
         self.number = shard
         self.url = corpus.table.urls[shard]
         self.index = corpus.index(shard)
@@ -47,6 +67,10 @@ class OpenShard:
         self.wanted = None if fields is None else frozenset(fields)
         self._file: ShardFile | None = None
         self._options = options
+        mean_bytes = self.index.shard_size / max(self.index.samples, 1)
+        self.is_large = self.is_local and self.index.seekable and mean_bytes >= LARGE_BYTES
+        """Whether its members are read one by one."""
+        self._is_scattered = is_sparse or (is_shuffled and self.is_large)
 
     @property
     def file(self) -> ShardFile:
@@ -68,6 +92,8 @@ class OpenShard:
                     expected=expected,
                     found=found,
                 )
+            if self._is_scattered:
+                file.advise_scattered()
             self._file = file
         return self._file
 
@@ -102,6 +128,14 @@ class OpenShard:
     def _chosen(self, row: NDArray[np.uint16]) -> list[int]:
         """Return the places of the wanted fields in one sample's row of fields."""
         names = [self.index.fields[number] for number in row.tolist()]
+        taken = RESERVED.intersection(names)
+        if taken:
+            raise CorpusError(
+                f"A sample of {self.url} has a field named {min(taken)!r}, which the stream itself sets: rename the "
+                "member, or leave it out with fields=.",
+                shard=self.url,
+                found=min(taken),
+            )
         return [place for place, name in enumerate(names) if self.wanted is None or name in self.wanted]
 
     def layout_of(self, positions: Int64s) -> NDArray[np.int32]:
@@ -135,10 +169,13 @@ class OpenShards:
         corpus: the corpus.
         fields: the fields wanted; None for all.
         options: of the file system.
+        plan: of the epoch that is read.
     """
 
-    def __init__(self, corpus: Corpus, fields: Sequence[str] | None, options: Options | None) -> None:
+    def __init__(self, corpus: Corpus, fields: Sequence[str] | None, options: Options | None, plan: EpochPlan) -> None:
         self._corpus = corpus
+        self._is_shuffled = plan.geometry.order == "blocks"
+        self._is_sparse = plan.selection.counts < DENSE * corpus.table.samples
         self._fields = fields
         self._options = options
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
@@ -148,7 +185,14 @@ class OpenShards:
         """Return a shard, opening it if need be."""
         found = self._open.get(shard)
         if found is None:
-            found = OpenShard(self._corpus, shard, self._fields, self._options)
+            found = OpenShard(
+                self._corpus,
+                shard,
+                self._fields,
+                self._options,
+                is_sparse=bool(self._is_sparse[shard]),
+                is_shuffled=self._is_shuffled,
+            )
             self._open[shard] = found
             self._samples += found.index.samples
             while len(self._open) > OPEN_AT_ONCE or (self._samples > SAMPLES_AT_ONCE and len(self._open) > 1):

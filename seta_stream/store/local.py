@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO
 
 from seta_stream.store.objects import ObjectInfo, reading, short_read
@@ -32,8 +31,11 @@ class LocalFile:
 
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length), in order."""
-        read = self.read
-        return [read(offset, length) for offset, length in spans]
+        fd, pread = self.fd, os.pread
+        parts = [pread(fd, length, offset) for offset, length in spans]
+        if sum(map(len, parts)) != sum([length for _, length in spans]):
+            return [self.read(offset, length) for offset, length in spans]
+        return parts
 
     def _read_rest(self, offset: int, length: int, data: bytes) -> bytes:
         """One call returns at most 2 GiB, and fewer bytes only where the file ends."""
@@ -82,16 +84,16 @@ class LocalStore:
         """Write under a temporary name in the same folder, flush to the disk, and rename."""
         path = local_path(url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+        temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(fd)
-                os.fchmod(fd, 0o666 & ~_umask())
-            os.replace(temporary, path)  # noqa: PTH105  (a str in, a Path out)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
     def exists(self, url: str) -> bool:
@@ -127,9 +129,3 @@ class LocalStore:
         """Open for reading in sequence."""
         with reading(url):
             return local_path(url).open("rb")
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -187,7 +187,7 @@ def test_block_lengths_by_hand() -> None:
     assert block_length(100_000, 8, 256) == 512
     assert block_length(100_000, 64, 100) == 300
     assert block_length(100_000, 8, 4096) == 4096
-    assert line_block_length(1024, 1, 1) == 1024
+    assert line_block_length(1024, 1, 3) == 8193
 
 
 def test_neighbours_by_hand() -> None:
