@@ -19,6 +19,7 @@ from seta_stream import DynamicRandom, Full, Reading, Rule, SeTa, SetaStream, Se
 from seta_stream.errors import (
     ArgumentError,
     CheckpointError,
+    CorpusError,
     DecodeError,
     PlanError,
     ReadError,
@@ -540,3 +541,22 @@ def test_memory_urls(make_corpus: MakeCorpus) -> None:
         assert stream.stats.bytes_fetched <= 1.053 * stream.stats.bytes_needed
     assert isinstance(stream.policy, SeTa)
     assert Full() == Full()
+
+
+def test_fields_of_the_streams_own_are_refused(tmp_path: Path) -> None:
+    """A member whose field is one that the stream sets is an error, not a silent overwriting."""
+    shard = str(write_tar(tmp_path / "a.tar", [("k.__index__", b"1"), ("k.txt", b"2")]))
+    with pytest.raises(CorpusError, match="has a field named '__index__', which the stream itself sets"):
+        list(SetaStream(shard))
+
+
+def test_unshuffled_half_epochs_keep_to_the_waste_budget(make_corpus: MakeCorpus) -> None:
+    """Fetched bytes stay within 1.053 × needed, whatever the order; max_waste=1 reads whole stretches."""
+    shards = make_corpus(3, 400, length=1500)
+    for shuffle in (False, True):
+        stream = SetaStream(shards, policy=DynamicRandom(prune_ratio=0.5), shuffle=shuffle)
+        list(stream)
+        assert stream.stats.bytes_needed <= stream.stats.bytes_fetched <= 1.053 * stream.stats.bytes_needed
+    whole = SetaStream(shards, policy=DynamicRandom(prune_ratio=0.5), shuffle=False, read=Reading(max_waste=1))
+    list(whole)
+    assert whole.stats.requests < 30
