@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -34,28 +34,29 @@ def log_of(folder: Path) -> dict[tuple[int, int], str]:
     return steps
 
 
+def lines_of(folder: Path) -> int:
+    log = folder / "log"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
 def test_a_killed_run_ends_like_one_that_was_not(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     """Killed at random moments and resumed from its checkpoints, a run delivers the same steps and ends with the same
     losses and history."""
     make_corpus(4, 300)
     pattern = str(tmp_path / "train-{00000..00003}.tar")
-    whole = start(pattern, tmp_path / "whole")
-    begin = time.monotonic()
-    assert whole.wait(60) == 0
-    length = time.monotonic() - begin
+    assert start(pattern, tmp_path / "whole").wait(60) == 0
     chance, kills, broken = random.Random(3), 0, tmp_path / "broken"
-    while True:
+    while kills < 4:
         child = start(pattern, broken)
-        try:
-            code = child.wait(chance.uniform(0.3, 0.9) * length if kills < 8 else 60)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            kills += 1
-            continue
-        assert code == 0, (broken / "stderr").read_text()
-        break
-    assert kills >= 2
+        wanted = lines_of(broken) + chance.randint(5, 70)
+        while lines_of(broken) < wanted:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert child.wait(0.002) == 0, (broken / "stderr").read_text()
+                break
+        child.kill()
+        kills += 1
+        child.wait()
+    assert start(pattern, broken).wait(60) == 0, (broken / "stderr").read_text()
     assert log_of(broken) == log_of(tmp_path / "whole")
     assert np.array_equal(np.load(broken / "losses.npy"), np.load(tmp_path / "whole" / "losses.npy"), equal_nan=True)
     histories = [
