@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from seta_stream.errors import CheckpointError, PolicyError
+from seta_stream.errors import CheckpointError
 from seta_stream.plan.epoch import Geometry
 from seta_stream.policies.rule import Rule
 
@@ -22,6 +22,7 @@ class Checkpoint:
         geometry: fixed at the run's first start.
         fingerprint: of the shard table, in hex.
         policy: its name and settings.
+        selected: how many samples the rule selects, to tell that it still does.
         rule: of the epoch; applied again to the same losses it gives the same selection.
         generation: name of the generation that the epoch started from; None for no losses at all.
         pending: name of the losses recorded since then; None where there are none or no state.
@@ -33,6 +34,7 @@ class Checkpoint:
     geometry: Geometry
     fingerprint: str
     policy: dict[str, Any]
+    selected: int
     rule: Rule
     generation: str | None
     pending: str | None
@@ -63,11 +65,42 @@ class Checkpoint:
         try:
             values["geometry"] = Geometry(**values["geometry"])
             values["rule"] = Rule.from_plain(values["rule"])
-            return cls(**values)
-        except (KeyError, TypeError, PolicyError) as error:
+            saved = cls(**values)
+            saved.check_kinds()
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint is damaged: {error}. Use an older one.") from error
+        return saved
 
-    def check(self, *, fingerprint: str, policy: dict[str, Any], global_batch: int, seed: int) -> None:
+    def check_kinds(self) -> None:
+        """Refuse values of other kinds than `to_plain` gives.
+
+        Raises:
+            TypeError, ValueError: naming the value.
+        """
+        g = self.geometry
+        numbers = (self.epoch, self.step, self.consumed, self.selected, g.rows, g.width, g.batch, g.block, g.groups)
+        if not all(type(number) is int and number >= 0 for number in numbers) or min(numbers[4:]) < 1:
+            raise ValueError(f"its numbers are {numbers}")
+        if g.block % g.batch or g.order not in {"corpus", "shards", "blocks"} or type(g.seed) is not int:
+            raise ValueError(f"its geometry is {g}")
+        if not all(name is None or type(name) is str for name in (self.generation, self.pending)):
+            raise TypeError(f"it names {self.generation!r} and {self.pending!r}")
+
+    def check_selected(self, selected: int) -> None:
+        """Refuse losses that are no longer those that the epoch was selected from.
+
+        Raises:
+            CheckpointError: another number of samples is selected.
+        """
+        if selected != self.selected:
+            raise CheckpointError(
+                f"The checkpoint's epoch had {self.selected} selected samples and its losses now select {selected}: "
+                "the generation is not the one it was. Use another checkpoint, or restore the state folder.",
+                expected=self.selected,
+                found=selected,
+            )
+
+    def check(self, *, fingerprint: str, policy: dict[str, Any], geometry: Geometry) -> None:
         """Refuse a checkpoint of another run.
 
         Raises:
@@ -78,11 +111,13 @@ class Checkpoint:
             ("policy", self.policy, policy, "give the policy that the run began with"),
             (
                 "global batch",
-                self.geometry.rows * self.geometry.batch,
-                global_batch,
+                self.geometry.global_batch,
+                geometry.global_batch,
                 "choose batch_size × ranks to match",
             ),
-            ("seed", self.geometry.seed, seed, "give the same seed"),
+            ("seed", self.geometry.seed, geometry.seed, "give the same seed"),
+            ("shuffle", self.geometry.order != "corpus", geometry.order != "corpus", "give the same"),
+            ("drop_last", self.geometry.drop_last, geometry.drop_last, "give the same"),
         ]
         wrong = [row for row in rows if row[1] != row[2]]
         if wrong:

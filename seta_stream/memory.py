@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.errors import CheckpointError, GenerationError, SetaStreamWarning
+from seta_stream.errors import CheckpointError, GenerationError, SetaStreamWarning, StateError
 from seta_stream.losses.generations import Generation, Generations
 from seta_stream.losses.table import LossTable
 from seta_stream.plan.epoch import Selection
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from seta_stream.corpus.ids import ShardTable
     from seta_stream.policies.policy import Policy
     from seta_stream.store import Options
+
+PENDING_KEPT: Final = 8
+"""Checkpoints of one process whose losses are kept; an older one can no longer be loaded."""
 
 Chosen = tuple[Rule, Selection, NDArray[np.float32] | None]
 
@@ -55,6 +58,7 @@ class Memory:
         self._seed = seed
         self._latest = losses == "latest"
         self._newest: str | None = None  # name of the lineage's newest generation
+        self._pending: list[str] = []  # names of this process's pending losses, oldest first
         self._age_epoch = -1  # ages in the table are as of the end of this epoch
         self.generations = Generations(state, options) if state is not None else None
         if self.generations is not None:
@@ -64,7 +68,10 @@ class Memory:
         """Close an epoch: what was recorded becomes a generation, with the rule for the next one."""
         if self.generations is None or not self.losses.recorded:
             return
-        rule = self._policy.rule(self.losses.histogram(), epoch + 1)
+        try:
+            rule = self._policy.rule(self.losses.histogram(), epoch + 1)
+        except Exception:  # noqa: BLE001  (there may be no next epoch; who sets it meets the error in choose)
+            rule = None
         self._newest = self.generations.commit(epoch, self.losses, self._table, rule, _name(self.base), facts)
         self.base = self.generations.get(self._newest)
         self.losses.advance(0)  # nothing in the table is newer than its generation
@@ -91,12 +98,25 @@ class Memory:
             )
         base = None
         if self.generations is not None and generation is not None:
-            base = self.generations.get(generation)
-        self._go_to(base, epoch)
+            try:
+                base = self.generations.get(generation)
+            except GenerationError as error:
+                raise CheckpointError(f"The checkpoint's losses are gone. {error.message}") from error
+        unusable = self._go_to(base, epoch)
+        if unusable:
+            raise CheckpointError(
+                f"The checkpoint's losses are no longer whole: {unusable} shards of generation {generation} cannot be "
+                "used. Restore the state folder, or use a checkpoint of another epoch.",
+                expected=generation,
+                found=unusable,
+            )
         self._newest = generation
         chosen = self._select(rule, epoch)
         if pending is not None and self.generations is not None:
-            self.losses.record(*self.generations.read_pending(pending))
+            try:
+                self.losses.record(*self.generations.read_pending(pending))
+            except StateError as error:
+                raise CheckpointError(f"The losses recorded before the checkpoint are gone. {error.message}") from error
         return chosen
 
     def write_pending(self, epoch: int, step: int) -> str | None:
@@ -106,6 +126,9 @@ class Memory:
         ids = np.flatnonzero(self.losses.all_ages == 0)
         name = f"epoch-{epoch:06d}-step-{step:09d}-{secrets.token_hex(4)}"
         self.generations.write_pending(name, ids, self.losses.values[ids], parent=_name(self.base))
+        self._pending.append(name)
+        while len(self._pending) > PENDING_KEPT:
+            self.generations.remove_pending(self._pending.pop(0))
         return name
 
     def history(self) -> list[dict[str, Any]]:
@@ -128,29 +151,36 @@ class Memory:
                 raise
             return kept[-1]
 
-    def _go_to(self, base: Generation | None, epoch: int) -> None:
-        """Make the table hold the losses of a generation, aged as of the end of an epoch that sees nothing."""
+    def _go_to(self, base: Generation | None, epoch: int) -> int:
+        """Make the table hold the losses of a generation, aged as of the end of an epoch that sees nothing.
+
+        Returns the number of shards whose losses cannot be used.
+        """
+        unusable = 0
         if self.generations is not None:
             is_there = _name(base) == _name(self.base) and not self.losses.recorded and epoch >= self._age_epoch
             if not is_there:
-                self._load(base)
+                unusable = self._load(base)
             self.base = base
         self.losses.advance(max(epoch - self._age_epoch, 0))
         self._age_epoch = max(epoch, self._age_epoch)
+        return unusable
 
-    def _load(self, base: Generation | None) -> None:
+    def _load(self, base: Generation | None) -> int:
         assert self.generations is not None  # noqa: S101  (narrows the type)
         self.losses = LossTable(self._table.samples)
         self._age_epoch = -1 if base is None else base.epoch
-        if base is not None:
-            report = self.generations.load(base, self.losses, self._table)
-            if report.unseen_shards:
-                warnings.warn(
-                    f"Generation {base.name} has no usable losses for {report.unseen_shards} of "
-                    f"{len(self._table.urls)} shards; their samples count as unseen.",
-                    SetaStreamWarning,
-                    stacklevel=2,
-                )
+        if base is None:
+            return 0
+        report = self.generations.load(base, self.losses, self._table)
+        if report.unseen_shards:
+            warnings.warn(
+                f"Generation {base.name} has no usable losses for {report.unseen_shards} of {len(self._table.urls)} "
+                "shards; their samples count as unseen.",
+                SetaStreamWarning,
+                stacklevel=2,
+            )
+        return int(report.unseen_shards)
 
     def _select(self, rule: Rule, epoch: int) -> Chosen:
         first_id = self._table.first_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypedDict
 
@@ -93,17 +94,34 @@ def check_not_yet(cache: object, unit: str, run_bytes: int) -> None:
         )
 
 
+def _is_count(value: object) -> bool:
+    """Say whether a value is a whole number of 1 or more, Python's or numpy's."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) >= 1
+
+
+def check_seed(seed: int) -> int:
+    """Return the seed.
+
+    Raises:
+        ArgumentError: it is no integer that fits in 64 bits.
+    """
+    if not hasattr(seed, "__index__") or not -(2**63) <= operator.index(seed) < 2**63:
+        raise ArgumentError(f"seed={seed!r} is no integer of 64 bits: give one from −2^63 to 2^63 − 1.")
+    return operator.index(seed)
+
+
 def check_batch(batch_size: int | None, lanes: tuple[int, int] | None, *, drop_last: bool) -> tuple[int, int, int]:
     """Return (rows, width, samples per row of a step).
 
     Raises:
         ArgumentError: for sizes that are not positive, or rows that do not divide the batch.
     """
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and not _is_count(batch_size):
         raise ArgumentError(f"batch_size={batch_size!r} is no number of samples: give 1 or more, or None.")
-    rows, width = lanes if lanes is not None else (1, DEFAULT_WIDTH)
-    if min(rows, width) < 1:
+    if lanes is not None and not (len(lanes) == 2 and all(map(_is_count, lanes))):
         raise ArgumentError(f"lanes={lanes!r} are (rows, lanes per row), both 1 or more.")
+    rows, width = lanes if lanes is not None else (1, DEFAULT_WIDTH)
+    batch_size = None if batch_size is None else int(batch_size)
     batch = batch_size or 1
     if batch % rows:
         fitting = [r for r in range(1, batch + 1) if batch % r == 0]

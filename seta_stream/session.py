@@ -46,6 +46,9 @@ class Session:
         self.current: EpochPlan | None = None
         """The plan of the epoch that is set; None before the first."""
         self._rule: Rule | None = None
+        self._base: str | None = None  # the generation that the current epoch's selection was made from
+        self._failed: int | None = None  # the epoch that could not be set
+        self._is_resumed = False
         self._began = time.monotonic()
         self._is_closed = False
 
@@ -54,6 +57,8 @@ class Session:
     @property
     def plan(self) -> EpochPlan:
         """The plan of the epoch that is set; epoch 0 is, where none was."""
+        if self._failed is not None:
+            raise StateError(f"No epoch is set, since set_epoch({self._failed}) failed: set one that can be.")
         if self.current is None:
             self.set_epoch(0)
         assert self.current is not None  # noqa: S101  (set_epoch either sets it or raises)
@@ -70,11 +75,17 @@ class Session:
         if number < 0:
             raise ArgumentError(f"Epochs are counted from 0; got {epoch}.", found=epoch)
         self.check_open()
+        before = self.epoch
+        if self._is_resumed and number == before and self.delivered == 0:
+            self._is_resumed = False
+            return  # a checkpoint of this epoch was loaded, and its position stands
         consumed = self._finish_epoch()
+        self.current, self._failed = None, number
         chosen = self.memory.choose(number)
-        if self.memory.base is not None:
-            consumed = int(self.memory.base.facts.get("consumed", 0))
-        self._begin(number, self.geometry, chosen, start=0, consumed=0 if number == 0 else consumed)
+        if before is None or number <= before:
+            base = self.memory.base
+            consumed = int(base.facts.get("consumed", 0)) if base is not None else 0
+        self._begin(number, self.geometry, chosen, start=0, consumed=consumed)
 
     def _begin(self, epoch: int, geometry: Geometry, chosen: Chosen, *, start: int, consumed: int) -> None:
         rule, selection, weights = chosen
@@ -88,7 +99,8 @@ class Session:
         self.board.publish(epoch, geometry, selection, weights)
         self.board.start = start
         self.geometry, self.current, self._rule = geometry, plan, rule
-        self.delivered = 0
+        self._base = self.memory.base.name if self.memory.base is not None else None
+        self.delivered, self._failed, self._is_resumed = 0, None, False
         self.schedule.begin(epoch, plan.lanes.planned, consumed)
         self._began = time.monotonic()
 
@@ -133,6 +145,7 @@ class Session:
 
     def state_dict(self, step: int | None) -> dict[str, Any]:
         """Return the position as plain values; losses recorded so far are written beside."""
+        self.check_open()
         plan = self.plan
         assert self._rule is not None  # noqa: S101  (set with the plan)
         if self.memory.generations is None and not self._rule.is_loss_free:
@@ -148,7 +161,8 @@ class Session:
             fingerprint=self._table.fingerprint().hex(),
             policy=describe(self._policy),
             rule=self._rule,
-            generation=self.memory.base.name if self.memory.base is not None else None,
+            selected=plan.lanes.selected,
+            generation=self._base,
             pending=self.memory.write_pending(plan.epoch, position),
             consumed=self.schedule.consumed,
         ).to_plain()
@@ -160,11 +174,13 @@ class Session:
         saved.check(
             fingerprint=self._table.fingerprint().hex(),
             policy=describe(self._policy),
-            global_batch=self.geometry.global_batch,
-            seed=self.geometry.seed,
+            geometry=self.geometry,
         )
+        self.current, self._failed = None, saved.epoch
         chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending)
+        saved.check_selected(chosen[1].selected)
         self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, consumed=saved.consumed)
+        self._is_resumed = True
 
     # ---- figures
 
@@ -204,14 +220,18 @@ class Session:
             raise StateError("This stream is closed: construct a new one.")
 
     def close(self, *, is_whole: bool) -> None:
-        """End the run: commit the epoch, or (after an exception) keep its losses aside for no generation to claim."""
+        """End the run: commit the epoch, or (after an exception) keep its losses aside for no generation to claim.
+
+        Where the commit fails the stream stays open, so that closing can be tried again.
+        """
         if self._is_closed:
             return
-        try:
-            if is_whole:
-                self._finish_epoch()
-            elif self.current is not None:
+        if is_whole:
+            self._finish_epoch()
+        elif self.current is not None:
+            try:
                 self.memory.write_pending(self.current.epoch, self.position)
-        finally:
-            self._is_closed = True
-            self.memory.close()
+            except StateError as error:  # the exception on its way tells more
+                warnings.warn(error.message, SetaStreamWarning, stacklevel=3)
+        self._is_closed = True
+        self.memory.close()

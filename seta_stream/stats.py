@@ -16,11 +16,11 @@ class Stats:
         selected: samples that the policy chose.
         left_out: chosen samples that fill no whole step.
         steps: steps of the epoch.
-        samples: samples delivered so far.
+        samples: samples read so far, some of them not delivered yet.
         decoded: samples decoded so far.
         skipped: samples that could not be decoded, and were stood in for.
         bytes_total: bytes of all shards.
-        bytes_needed: bytes of the extents delivered so far, headers and padding included.
+        bytes_needed: bytes of the extents read so far, headers and padding included.
         bytes_fetched: bytes asked for so far.
         requests: reads asked for so far.
         wait_s: seconds spent reading and decoding while the caller (or its worker) waited, summed over workers.

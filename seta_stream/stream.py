@@ -6,7 +6,6 @@ folder where there is one.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from seta_stream.collective import Collective
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.indexing import open_corpus
-from seta_stream.errors import ArgumentError
+from seta_stream.errors import ArgumentError, StateError
 from seta_stream.memory import Memory
-from seta_stream.options import check_batch, check_choices, check_not_yet, check_one_process
+from seta_stream.options import check_batch, check_choices, check_not_yet, check_one_process, check_seed
 from seta_stream.plan.epoch import EpochPlan, Geometry
 from seta_stream.plan.shuffle import block_length, line_block_length
 from seta_stream.plan.walk import Share
@@ -96,26 +95,31 @@ class SetaStream:
         check_choices(unit=(unit, ("sample", "run")))
         check_one_process(collective, world, rank)
         check_not_yet(cache, unit, read.run_bytes)
+        seed = check_seed(seed)
         rows, width, batch = check_batch(batch_size, lanes, drop_last=drop_last)
         decode_value = decoder(decode)
         if isinstance(fields, str):
             raise ArgumentError(f"fields={fields!r} is one text: give a tuple of field names, as fields=({fields!r},).")
         self.policy = as_policy(policy)
-        self.batch_size = batch_size
+        self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
         corpus = open_corpus(urls, index=index, state=folder, storage_options=storage_options)
         table = corpus.table
         order, width = _order(table, shuffle=shuffle, width=width, is_chosen=lanes is not None)
         length = line_block_length if order == "corpus" else block_length
         block = length(table.mean_bytes, width, batch)
-        geometry = Geometry(rows, width, batch, block, 1, operator.index(seed), order, drop_last)
-        memory = Memory(table, self.policy, geometry.seed, folder, state_options, losses)
-        board = Board(table.first_id)
+        geometry = Geometry(rows, width, batch, block, 1, seed, order, drop_last)
+        memory = Memory(table, self.policy, seed, folder, state_options, losses)
+        try:
+            board = Board(table.first_id)
+            if folder is not None:
+                _write_corpus(folder, table, state_options)
+        except BaseException:
+            memory.close()
+            raise
         wanted = None if fields is None else tuple(field.lower() for field in fields)
         self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options)
         self.session = Session(table, self.policy, geometry, memory, board)
-        if folder is not None:
-            _write_corpus(folder, table, state_options)
 
     @property
     def epoch(self) -> int | None:
@@ -275,5 +279,8 @@ def _write_corpus(folder: str, table: ShardTable, options: Options | None) -> No
     """Keep the shard table beside the losses, so that they can be read without the corpus."""
     place, data = join(folder, CORPUS_FILE), table.to_bytes()
     store = store_for(place, options)
-    if not store.exists(place) or store.read(place) != data:
-        store.write(place, data)
+    try:
+        if not store.exists(place) or store.read(place) != data:
+            store.write(place, data)
+    except OSError as error:
+        raise StateError(f"Cannot write {place}: {error}. Free space there, or give another state=.") from error

@@ -418,7 +418,7 @@ def test_a_truncated_shard_is_told(make_corpus: MakeCorpus) -> None:
     iterator = iter(stream)
     next(iterator)
     os.truncate(shards[0], 3_000_000)
-    with pytest.raises(ReadError, match="The shard is truncated or changed since it was indexed"):
+    with pytest.raises(ShardChangedError, match="is truncated or changed since it was opened"):
         list(iterator)
 
 
@@ -495,6 +495,9 @@ def test_options_that_cannot_be(make_corpus: MakeCorpus) -> None:
         ({"world": 2}, UnsupportedError, "world=2: this release trains in one process"),
         ({"rank": 1}, ArgumentError, "rank=1 is outside the world of 1"),
         ({"batch_size": 0}, ArgumentError, "batch_size=0 is no number of samples"),
+        ({"batch_size": True}, ArgumentError, "batch_size=True is no number of samples"),
+        ({"seed": 2**63}, ArgumentError, "is no integer of 64 bits"),
+        ({"lanes": (1,)}, ArgumentError, "both 1 or more"),
         ({"lanes": (0, 1)}, ArgumentError, "both 1 or more"),
         ({"lanes": (3, 1), "batch_size": 4}, ArgumentError, r"choose rows from \[1, 2, 4\]"),
         ({"lanes": (2, 1), "batch_size": 4, "drop_last": False}, ArgumentError, "needs one row"),

@@ -24,7 +24,9 @@ from seta_stream.demo.words import WordMaker
     "--words", type=click.Path(exists=True, dir_okay=False), help="A list, one word a line, frequent ones first."
 )
 @click.option("--vocabulary", default=20_000, show_default=True, help="How many different words.")
-@click.option("--zipf", default=0.7, show_default=True, help="0: all words alike; 1: Zipf's law.")
+@click.option(
+    "--zipf", default=0.7, show_default=True, type=click.FloatRange(0), help="0: all words alike; 1: Zipf's law."
+)
 @click.option("--repeats", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Share of near-copies.")
 @click.option("--wrong", default=0.03, show_default=True, type=click.FloatRange(0, 1), help="Share of wrong labels.")
 @click.option("--meta", is_flag=True, help="Add a json member: font, repeat, wrong, and what the picture shows.")

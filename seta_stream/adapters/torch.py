@@ -52,7 +52,11 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         if options.get("world") is None:
             options["world"] = _world()
         self._stream: SetaStream | None = SetaStream(urls, batch_size=batch_size, **options)
-        _ = self._stream.session.plan  # epoch 0, for workers that start before any epoch is set
+        try:
+            _ = self._stream.session.plan  # epoch 0, for workers that start before any epoch is set
+        except BaseException:
+            self._stream.session.close(is_whole=False)
+            raise
         self._reader = self._stream.reader
         self._batch_size = batch_size
         self._batches = batches
@@ -75,7 +79,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         Raises:
             ArgumentError: in a worker.
         """
-        if self._stream is None:
+        if self._stream is None or get_worker_info() is not None:
             raise ArgumentError(
                 "A DataLoader worker only reads: call set_epoch, update and state_dict in the main process."
             )
@@ -92,6 +96,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         """Yield this worker's steps of the epoch that is set."""
         info = get_worker_info()
         if info is None:
+            self._flush()
+            self.stream.session.delivered = 0
             return Places(self._reader, self._batch_size, 0, 1, batches=self._batches)
         return Places(self._reader, self._batch_size, info.id, info.num_workers, batches=self._batches)
 
@@ -120,18 +126,31 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         """
         numbers = torch.as_tensor(ids)
         expected = self._check_step(numbers, loss)
-        self._waiting.append((numbers.detach().clone(), loss.detach().float().clone()))
+        numbers = numbers.detach().long()
+        mean = self._mean(numbers, loss)
+        self._waiting.append((numbers.clone(), loss.detach().float().clone()))
         self.stream.session.delivered += expected
         if len(self._waiting) >= FLUSH_STEPS:
             self._flush()
+        return mean
+
+    def _mean(self, ids: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+        """Return the mean of weight × loss."""
         if self._reader.board.weights() is None and self._reader.on_error == "raise":
             return loss.mean()
-        return (self._weights_of(numbers, loss) * loss).sum() / len(loss)
+        return (self._weights_of(ids, loss) * loss).sum() / len(loss)
 
     def _check_step(self, ids: torch.Tensor, loss: torch.Tensor) -> int:
         """Return the size of the step that comes next, which the losses must have."""
         session = self.stream.session
         lanes = session.plan.lanes
+        if session.position >= lanes.steps:
+            session.delivered = 0  # the epoch is iterated again
+        if not isinstance(loss, torch.Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
+            raise LossError(
+                f"update() takes integer ids and a tensor of losses; got ids of {ids.dtype} and {type(loss).__name__}: "
+                'pass the batch\'s "__index__" as it came.'
+            )
         expected = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows
         if not loss.shape == (expected,) == ids.shape:
             raise LossError(
@@ -141,6 +160,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
                 expected=expected,
                 found=tuple(loss.shape),
             )
+        if ids.device.type == "cpu":
+            self.stream.session.memory.losses.check_ids(ids.numpy())
         return expected
 
     def _weights_of(self, ids: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
@@ -160,7 +181,10 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             ids = torch.cat([ids for ids, _ in waiting]).cpu().numpy()
-            self.stream.record(ids, torch.cat([losses for _, losses in waiting]).cpu().numpy())
+            losses = torch.cat([losses for _, losses in waiting]).cpu().numpy()
+            outside = (ids < -1) | (ids >= self.stream.session.memory.losses.total)
+            self.stream.record(ids[~outside], losses[~outside])
+            self.stream.session.memory.losses.check_ids(ids)  # on a device they could not be checked before
 
     def record(self, ids: object, losses: object) -> None:
         """Take losses without counting a step, as SetaStream.record does."""
@@ -200,8 +224,10 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     def close(self) -> None:
         """Commit the last epoch; closing twice is harmless."""
-        self._flush()
-        self.stream.close()
+        try:
+            self._flush()
+        finally:
+            self.stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,8 +235,10 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._flush()
-        self.stream.__exit__(kind, error, traceback)
+        try:
+            self._flush()
+        finally:
+            self.stream.__exit__(kind, error, traceback)
 
 
 class Places:

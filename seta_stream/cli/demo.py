@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from seta_stream.demo.command import DemoOptions, run_demo, table_of
-from seta_stream.errors import SetaStreamError
 
 DEFAULTS = DemoOptions()
+INTERRUPTED = 130
+"""What shells expect of a command that Ctrl-C ended."""
 
 
 @click.command("demo")
@@ -22,11 +23,17 @@ DEFAULTS = DemoOptions()
     "--out", default=DEFAULTS.out, show_default=True, type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the corpus, the state and the picture.",
 )  # fmt: skip
-@click.option("--seed", default=DEFAULTS.seed, show_default=True, help="Decides corpus, model and order.")
+@click.option(
+    "--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0, 2**63 - 1),
+    help="Decides corpus, model and order.",
+)  # fmt: skip
 @click.option("--fonts", type=click.Path(exists=True, file_okay=False), help="A folder with more fonts.")
 @click.option("--target", default=DEFAULTS.target, show_default=True, help="Share of all sample visits to save.")
-@click.option("--jobs", type=int, help="Processes that render; one per core where not given.")
-@click.option("--workers", default=DEFAULTS.workers, show_default=True, help="DataLoader worker processes.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that render; one per core where not given.")
+@click.option(
+    "--workers", default=DEFAULTS.workers, show_default=True, type=click.IntRange(0),
+    help="DataLoader worker processes.",
+)  # fmt: skip
 @click.option("--progress/--no-progress", default=True, help="Bars on stderr.")
 def command(
     samples: int,
@@ -57,10 +64,19 @@ def command(
     console = Console(stderr=True)
     try:
         results = run_demo(options, console)
-    except SetaStreamError as error:
-        raise click.ClickException(error.message) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"The demo stopped: {error}. Can {out} be written, and has its disk room?"
+        ) from error
+    except KeyboardInterrupt:
+        click.echo(
+            f"Stopped. Shards that are finished stay under {out / 'corpus'} for the next run, which trains anew in a "
+            "folder of its own.",
+            err=True,
+        )
+        raise SystemExit(INTERRUPTED) from None
     output = Console()
-    output.print(table_of(results))
+    output.print(table_of(results, options))
     for title, path in (("picture", results.picture), ("figures", results.folder / "results.json")):
         click.echo(f"{title}: {path}")
     click.echo(f"what the losses look like now: seta-stream inspect {results.state}")

@@ -115,6 +115,7 @@ def _grid(title: str, *columns: str) -> Any:
 
 def _overview(summary: Summary) -> Any:
     table = _grid("Samples", "", "")
+    table.show_header = False
     table.add_row("samples", f"{summary.samples:,}")
     table.add_row("shards", f"{summary.shards:,}")
     table.add_row("seen", f"{summary.seen:,} ({summary.seen / max(summary.samples, 1):.1%})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,8 +31,9 @@ VOCABULARY: Final = 20_000
 MAX_BATCH: Final = 64
 LEAST_SAMPLES: Final = 100
 TEST_SAMPLES: Final = 2_000
-MAX_THREADS: Final = 4
-"""Pictures are small: more threads spend their time on each other."""
+TORCH_THREADS: Final = 1
+"""A second thread gains a fifth on such small pictures, and loses nine tenths where something else wants the core; and
+with one, a seed gives the same losses on every machine of a kind, however many cores it has."""
 
 Advance = Callable[[int, int, float], None]
 
@@ -121,6 +122,7 @@ def run_demo(options: DemoOptions, console: Console) -> Results:
     corpora = make_corpora(options)
     folder = _new_run(options.out)
     state = folder / "state"
+    _tell(console, corpora, folder)
     full = _run_arm("all samples", Full(), corpora, options, None, console)
     seta = _run_arm("SeTa", policy, corpora, options, state, console)
     results = Results(full=full, seta=seta, folder=folder, picture=folder / "losses.png", state=state)
@@ -130,13 +132,34 @@ def run_demo(options: DemoOptions, console: Console) -> Results:
     return results
 
 
+def _tell(console: Console, corpora: Corpora, folder: Path) -> None:
+    """Say on stderr what is taken from an earlier run, which is the corpus alone, and where this run writes."""
+    made = sum(corpus.made for corpus in (corpora.training, corpora.words, corpora.fonts))
+    source = "rendered now" if made else "rendered earlier, taken as it is"
+    lines = [
+        f"corpus: {Path(corpora.training.urls[0]).parent} ({source}, {corpora.training.size_bytes / 1e6:,.0f} MB)",
+        f"this run: {folder} (new: losses of earlier runs are neither read nor changed)",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def corpus_folder(options: DemoOptions, fonts: tuple[str, ...]) -> Path:
+    """Return the corpus's folder: one per size, seed and set of fonts, so that all of them can live under one `out`."""
+    name = f"{options.samples}-samples-seed-{options.seed}"
+    if options.fonts is not None:
+        name += f"-fonts-{zlib.crc32(chr(0).join(fonts).encode()):08x}"
+    return options.out / "corpus" / name
+
+
 def make_corpora(options: DemoOptions) -> Corpora:
     """Make the training corpus and the two tests, or take those that are there."""
-    seen, new = split_fonts(find_fonts(options.fonts), options.seed)
+    fonts = find_fonts(options.fonts)
+    seen, new = split_fonts(fonts, options.seed)
     words = Lexicon(options.seed, VOCABULARY)
     test = min(TEST_SAMPLES, options.samples)
     new_words = Lexicon(options.seed, test, held_out=True)
-    folder = options.out / "corpus" / f"{options.samples}-samples-seed-{options.seed}"
+    folder = corpus_folder(options, fonts)
     shard_samples = max(10, min(1000, options.samples // 8))
 
     def make(maker: WordMaker) -> MadeCorpus:
@@ -173,7 +196,7 @@ def _run_arm(
     run = train.RunOptions(options.epochs, options.batch_size, options.seed, options.workers)
     visits = round(options.samples * options.epochs * (1 - options.target if state else 1))
     urls = corpora.training.urls
-    with _torch_threads(min(MAX_THREADS, os.cpu_count() or 1)), torch.random.fork_rng(devices=[]):
+    with _torch_threads(TORCH_THREADS), torch.random.fork_rng(devices=[]):
         train.warm_up(urls, options.batch_size)
         torch.manual_seed(options.seed)
         model = Recogniser()
@@ -199,12 +222,13 @@ def _torch_threads(wanted: int) -> Iterator[None]:
 def _bar(name: str, visits: int, options: DemoOptions, console: Console) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Fits 80 columns, the longest text and six-digit counts included.
+    columns = (TextColumn("{task.description}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not options.progress) as bar:
-        task = bar.add_task(f"training on {name}", total=visits)
+        task = bar.add_task(name, total=visits)
 
         def advance(epoch: int, samples: int, loss: float) -> None:
-            text = f"training on {name}: epoch {epoch + 1} of {options.epochs}, loss {loss:.2f}"
+            text = f"{name}: epoch {epoch + 1} of {options.epochs}, loss {loss:.2f}"
             bar.update(task, advance=samples, description=text)
 
         yield advance
@@ -219,11 +243,12 @@ def _draw(results: Results) -> None:
     draw_history([json.loads(line) for line in lines], results.picture)
 
 
-def table_of(results: Results) -> Any:
+def table_of(results: Results, options: DemoOptions) -> Any:
     """Return a rich table: both runs side by side, and SeTa's share of the full run's figure."""
     from rich.table import Table  # noqa: PLC0415  (100 ms)
 
-    table = Table(title="The same recogniser, trained twice")
+    run = f"{options.samples:,} word images, {options.epochs} epochs, seed {options.seed}"
+    table = Table(title=f"The same recogniser, trained twice\n{run}")
     table.add_column("")
     for title in (results.full.name, results.seta.name, "ratio"):
         table.add_column(title, justify="right")

@@ -33,7 +33,13 @@ def corpus_options(samples: int, shard_samples: int) -> Callable[[Callable[..., 
         click.option(
             "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the shards."
         ),
-        click.option("--seed", default=0, show_default=True, help="Decides every byte, whatever --jobs."),
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(-(2**63), 2**63 - 1),
+            help="Decides every byte, whatever --jobs.",
+        ),
         click.option("--jobs", type=click.IntRange(1), help="Processes; one per core where not given."),
         click.option("--progress/--no-progress", default=True, help="A bar on stderr."),
     )

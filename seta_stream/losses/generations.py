@@ -218,6 +218,10 @@ class Generations:
             )
         return unpack_pending(self._store.read(url), name=name)
 
+    def remove_pending(self, name: str) -> None:
+        """Remove pending losses; harmless where there are none."""
+        self._store.remove(join(self._pending, name))
+
     def _draft(self, name: str) -> Draft:
         if self._lock is not None:
             return LocalDraft(local_path(self._folder), name)

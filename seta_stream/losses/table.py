@@ -91,7 +91,15 @@ class LossTable:
         self.all_ages[id_array] = 0
         self.recorded += len(rounded)
 
-    def _real(self, ids: NDArray[Any], losses: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def check_ids(self, ids: NDArray[Any]) -> None:
+        """Refuse ids that the corpus does not have; -1 is none and passes.
+
+        Args:
+            ids: integers [n].
+
+        Raises:
+            LossError: naming the first that is wrong.
+        """
         outside = (ids < -1) | (ids >= self.total) if ids.dtype.kind == "i" else ids >= self.total
         if outside.any():
             wrong = int(ids[outside][0])
@@ -101,6 +109,9 @@ class LossTable:
                 expected=self.total - 1,
                 found=wrong,
             )
+
+    def _real(self, ids: NDArray[Any], losses: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        self.check_ids(ids)
         real = ids >= 0
         return ids[real], losses[real]
 

@@ -50,7 +50,7 @@ class Board:
             "first_id": _shared(ctypes.c_int64, shards + 1),
             "counts": _shared(ctypes.c_int64, shards),
             "bits": _shared(ctypes.c_uint8, -(-total // 8)),
-            "weights": _shared(ctypes.c_float, total),  # pages are only there once weights are written
+            "weights": _shared(ctypes.c_float, total),
             "counters": _shared(ctypes.c_int64, ROWS * len(COUNTERS)),
         }
         self._view()

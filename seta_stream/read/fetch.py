@@ -98,7 +98,7 @@ def _plan_late(
         needed = int((index.extent_stop[wanted.positions] - index.extent_start[wanted.positions]).sum())
     counters[:3] += (needed, in_members, sizes.size)
     columns = (
-        repeat(shard.file.read),
+        repeat(shard.read),
         _keys(shard, wanted.positions),
         repeat(shard.url),
         wanted.ids,

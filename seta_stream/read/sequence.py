@@ -123,6 +123,9 @@ class SequentialFile:
     def advise_scattered(self) -> None:
         """Reading is in sequence whatever is wanted."""
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close all streams."""
         while self._streams:

@@ -6,8 +6,8 @@ Effects: file handles, closed as they fall out of use.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -33,6 +33,8 @@ DENSE: Final = 0.8
 
 RESERVED: Final = frozenset({"__key__", "__url__", "__index__", "__weight__"})
 
+HANDLES_AT_ONCE: Final = 128
+
 OPEN_AT_ONCE: Final = 64
 SAMPLES_AT_ONCE: Final = 160_000
 """The indexes of open shards hold about 130 bytes per sample."""
@@ -48,6 +50,7 @@ class OpenShard:
         options: of the file system.
         is_sparse: whether much of it is not wanted.
         is_shuffled: whether its samples are wanted out of order.
+        opened: is told of a new handle.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class OpenShard:
         *,
         is_sparse: bool,
         is_shuffled: bool,
+        opened: Callable[[OpenShard], None],
     ) -> None:
         self.number = shard
         self.url = corpus.table.urls[shard]
@@ -70,6 +74,7 @@ class OpenShard:
         mean_bytes = self.index.shard_size / max(self.index.samples, 1)
         self.is_large = self.is_local and self.index.seekable and mean_bytes >= LARGE_BYTES
         """Whether its members are read one by one."""
+        self._opened = opened
         self._is_scattered = is_sparse or (is_shuffled and self.is_large)
 
     @property
@@ -95,7 +100,17 @@ class OpenShard:
             if self._is_scattered:
                 file.advise_scattered()
             self._file = file
+            self._opened(self)
+            return file
         return self._file
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes from the handle, which is opened again where it was given up meanwhile."""
+        return self.file.read(offset, length)
+
+    def drop(self) -> None:
+        """Give the handle up; it closes when nobody reads from it any more."""
+        self._file = None
 
     @cached_property
     def layouts(self) -> list[tuple[str, ...]]:
@@ -180,6 +195,7 @@ class OpenShards:
         self._options = options
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._samples = 0
+        self._handles: deque[OpenShard] = deque()
 
     def get(self, shard: int) -> OpenShard:
         """Return a shard, opening it if need be."""
@@ -192,19 +208,27 @@ class OpenShards:
                 self._options,
                 is_sparse=bool(self._is_sparse[shard]),
                 is_shuffled=self._is_shuffled,
+                opened=self._opened,
             )
             self._open[shard] = found
             self._samples += found.index.samples
             while len(self._open) > OPEN_AT_ONCE or (self._samples > SAMPLES_AT_ONCE and len(self._open) > 1):
-                # Whoever still reads from it keeps it alive; its handle closes with the last of them.
+                # Whoever still wants samples of it keeps it alive.
                 self._samples -= self._open.popitem(last=False)[1].index.samples
         else:
             self._open.move_to_end(shard)
         return found
 
+    def _opened(self, shard: OpenShard) -> None:
+        """Keep the number of handles bounded, whatever a window touches."""
+        self._handles.append(shard)
+        if len(self._handles) > HANDLES_AT_ONCE:
+            self._handles.popleft().drop()
+
     def close(self) -> None:
         """Close all."""
-        for shard in self._open.values():
+        for shard in self._handles:
             shard.close()
+        self._handles.clear()
         self._open.clear()
         self._samples = 0

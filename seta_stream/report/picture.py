@@ -22,7 +22,11 @@ _MUTED: Final = "#8794a0"
 _DROPPED: Final = "#d5dbe1"
 _KEPT: Final = "#1f77b4"
 _POINTS: Final = 400
-_OVERLAP: Final = 1.6
+_RIDGE: Final = 0.86
+"""Height of the highest place of each curve, where the curves are 1 apart: none reaches the next."""
+
+_DECADE: Final = 10.0
+"""From the median to nearly the highest loss: beyond that the axis is logarithmic."""
 
 Floats = NDArray[np.float64]
 Lines = Sequence[Mapping[str, Any]]
@@ -54,9 +58,9 @@ def draw_history(history: Lines, path: str | Path) -> None:
             "Drawing needs matplotlib: pip install 'seta-stream[plot]', or leave out the picture."
         ) from error
     shown = [lines[at] for at in sorted({round(at) for at in np.linspace(0, len(lines) - 1, MAX_RIDGES)})]
-    figure = Figure(figsize=(9.0, 4.2 + 0.36 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.8 + 0.5 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, height_ratios=[2.2 + 0.36 * len(shown), 1.6])
+    upper, lower = figure.subplots(2, 1, height_ratios=[1.6 + 0.5 * len(shown), 1.7])
     _draw_ridges(upper, shown)
     _draw_shares(lower, lineage_lines(history))
     figure.savefig(path, dpi=150, facecolor="white")
@@ -68,7 +72,7 @@ def _draw_ridges(axes: Any, lines: Lines) -> None:
     for row, line in enumerate(lines):
         base = float(len(lines) - 1 - row)  # the first epoch at the top
         height = _density(line, axis)
-        height *= _OVERLAP / max(height.max(), 1e-12)
+        height *= _RIDGE / max(height.max(), 1e-12)
         keep = np.zeros(_POINTS) if _is_over(line) else _keep_at(line, axis.losses(places))
         axes.fill_between(places, base, base + height, color=_DROPPED, linewidth=0, zorder=row)
         for share in np.unique(keep[keep > 0]):
@@ -77,16 +81,16 @@ def _draw_ridges(axes: Any, lines: Lines) -> None:
             axes.fill_between(places, base, base + height, where=filled, color=_blend(share), linewidth=0, zorder=row)
         axes.plot(places, base + height, color=_INK, linewidth=0.8, zorder=row)
         expected = line.get("expected_share")
-        told = "" if expected is None or _is_over(line) else f"{expected:.0%}"
+        told = "" if expected is None or _is_over(line) else f"keeps {100 * expected:.0f} %"
         axes.annotate(
             told, (1.005, base + 0.12), xycoords=("axes fraction", "data"), color=_KEPT, fontsize=9, va="center"
         )
     axes.set_yticks(range(len(lines)), _labels(lines)[::-1])
-    axes.set_ylim(-0.15, len(lines) - 1 + _OVERLAP + 0.15)
+    axes.set_ylim(-0.15, len(lines) - 1 + _RIDGE + 0.1)
     axes.set_xlim(places[0], places[-1])
     axis.label(axes)
     axes.set_title(
-        "Losses before each epoch, and the part of them that it kept", loc="left", color=_INK, fontsize=12, pad=26
+        "Losses before each epoch, and the window of them that it kept", loc="left", color=_INK, fontsize=12, pad=26
     )
     _legend(axes)
     _clean(axes, left=False)
@@ -136,7 +140,7 @@ def _draw_shares(axes: Any, lines: Lines) -> None:
         mean = float(np.nanmean(shares))
         axes.axhline(mean, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(
-            f"{mean:.0%} of all\nvisits so far", (1.005, mean), xycoords=("axes fraction", "data"), color=_INK,
+            f"{100 * mean:.0f} % of all\nvisits so far", (1.005, mean), xycoords=("axes fraction", "data"), color=_INK,
             fontsize=9, va="center",
         )  # fmt: skip
     axes.set_ylim(0, 1)
@@ -144,6 +148,7 @@ def _draw_shares(axes: Any, lines: Lines) -> None:
     axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch", color=_INK)
+    axes.set_ylabel("share of samples", color=_INK)
     axes.set_title("Share of the samples that each epoch read", loc="left", color=_INK, fontsize=12)
     _clean(axes, left=True)
 
@@ -163,7 +168,7 @@ class _LossAxis:
         levels = np.array([_levels(line) for line in lines])
         low, high = float(levels[:, 0].min()), float(levels[:, -1].max())
         middle = float(np.median(levels[:, 1]))
-        self._is_log = low > 0 and high / max(middle, 1e-300) > 20
+        self._is_log = low > 0 and high / max(middle, 1e-300) > _DECADE
         self._low, self._high = (low, high) if high > low else (low - 0.5, high + 0.5)
         if not self._is_log:
             margin = 0.02 * (self._high - self._low)
@@ -181,7 +186,7 @@ class _LossAxis:
 
     def label(self, axes: Any) -> None:
         """Name the axis; powers of ten where it is logarithmic."""
-        axes.set_xlabel("loss", color=_INK)
+        axes.set_xlabel(f"loss per sample, as recorded{' (log scale)' if self._is_log else ''}", color=_INK)
         if self._is_log:
             axes.xaxis.set_major_locator(_integers())
             axes.xaxis.set_major_formatter(lambda place, _: f"$10^{{{place:.0f}}}$")
@@ -194,10 +199,10 @@ def _integers() -> Any:
 
 
 def _levels(line: Mapping[str, Any]) -> Floats:
-    """Return the 1 %, 50 % and 99.5 % losses of an epoch."""
+    """Return the 1 %, 50 % and 98 % losses of an epoch."""
     edges, counts = np.asarray(line["histogram"]["edges"]), np.asarray(line["histogram"]["counts"], float)
     reached = np.cumsum(counts) / counts.sum()
-    at = np.searchsorted(reached, [0.01, 0.5, 0.995]).clip(0, len(counts) - 1)
+    at = np.searchsorted(reached, [0.01, 0.5, 0.98]).clip(0, len(counts) - 1)
     return np.array([edges[at[0]], edges[at[1]], edges[at[2] + 1]])
 
 

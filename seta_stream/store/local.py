@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from typing import IO
 
+from seta_stream.errors import ShardChangedError
 from seta_stream.store.objects import ObjectInfo, reading, short_read
 from seta_stream.store.urls import local_path
 
@@ -15,19 +16,37 @@ from seta_stream.store.urls import local_path
 class LocalFile:
     """A local object; reads are positional, so threads may share one."""
 
-    __slots__ = ("fd", "info", "url")
+    __slots__ = ("_time", "fd", "info", "url")
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.fd = -1
         with reading(url):
             self.fd = os.open(local_path(url), os.O_RDONLY | os.O_CLOEXEC)
-            self.info = _info_of(os.fstat(self.fd))
+            status = os.fstat(self.fd)
+        self.info, self._time = _info_of(status), status.st_mtime_ns
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`."""
         data = os.pread(self.fd, length, offset)
+        self.check()
         return data if len(data) == length else self._read_rest(offset, length, data)
+
+    def check(self) -> None:
+        """Refuse an object that was written to since it was opened.
+
+        Raises:
+            ShardChangedError: its size or time is another.
+        """
+        status = os.fstat(self.fd)
+        if status.st_mtime_ns != self._time or status.st_size < self.info.size:
+            raise ShardChangedError(
+                f"{self.url} is truncated or changed since it was opened: its size or time is another. Restore it, or "
+                "run `seta-stream index` again and start the epoch anew.",
+                shard=self.url,
+                expected=self.info,
+                found=_info_of(status),
+            )
 
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length), in order."""
@@ -35,6 +54,7 @@ class LocalFile:
         parts = [pread(fd, length, offset) for offset, length in spans]
         if sum(map(len, parts)) != sum([length for _, length in spans]):
             return [self.read(offset, length) for offset, length in spans]
+        self.check()
         return parts
 
     def _read_rest(self, offset: int, length: int, data: bytes) -> bytes:

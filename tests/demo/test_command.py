@@ -5,25 +5,28 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from seta_stream.cli.demo import command
-from seta_stream.demo.command import Arm, Results, table_of
+from seta_stream.cli import main
+from seta_stream.demo.command import Arm, DemoOptions, Results, corpus_folder, table_of
 from seta_stream.demo.train import PEAK_RATE, Cost, learning_rate
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command, ["--no-progress", "--jobs", "1", *map(str, arguments)])
+    return CliRunner().invoke(main, ["demo", "--no-progress", "--jobs", "1", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("demo")
-    return out, run("--samples", 400, "--epochs", 4, "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return out, run("--samples", 200, "--epochs", 4, "--out", out)
 
 
 def figures(out: Path) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def test_half_of_the_visits_are_saved(finished: tuple[Path, Result]) -> None:
     """SeTa trains on about half of the samples, and decodes and reads no more than it trains on."""
     out, _ = finished
     full, seta = figures(out)["full"]["cost"], figures(out)["seta"]["cost"]
-    assert full["samples"] == 400 // 25 * 25 * 4
+    assert full["samples"] == 200 // 12 * 12 * 4
     assert 0.4 <= seta["samples"] / full["samples"] <= 0.56
     assert (full["decoded"], seta["decoded"]) == (full["samples"], seta["samples"])
     assert seta["bytes_read"] < 0.6 * full["bytes_read"]
@@ -69,10 +72,57 @@ def test_second_run_takes_the_corpus_that_is_there(finished: tuple[Path, Result]
     """Run again, the demo renders nothing, writes to a new folder, and finds the same accuracy and counts."""
     out, _ = finished
     shards = {path: path.stat().st_mtime_ns for path in out.glob("corpus/*/*.tar")}
-    assert run("--samples", 400, "--epochs", 4, "--out", out).exit_code == 0
+    assert run("--samples", 200, "--epochs", 4, "--out", out).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("corpus/*/*.tar")} == shards
     again = json.loads((out / "run-002" / "results.json").read_text())
     assert again["seta"]["cost"]["samples"] == figures(out)["seta"]["cost"]["samples"]
+
+
+def test_run_says_what_is_taken_and_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it trains, a run names its corpus and whether it was there, and its own new folder."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seta_stream.demo.train.train", stop)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first, second = (run("--samples", 100, "--epochs", 4, "--out", tmp_path / "out").stderr for _ in range(2))
+    corpus = tmp_path / "out" / "corpus" / "100-samples-seed-0"
+    assert f"corpus: {corpus} (rendered now, " in first
+    assert f"this run: {tmp_path / 'out' / 'run-001'} (new: losses of earlier runs are neither read nor" in first
+    assert f"corpus: {corpus} (rendered earlier, taken as it is, " in second
+    assert f"this run: {tmp_path / 'out' / 'run-002'} (new" in second
+
+
+def test_interrupt_is_a_sentence_and_leaves_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the demo with the shell's own code, and says what stays."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seta_stream.cli.demo.run_demo", stop)
+    result = run("--out", tmp_path)
+    assert result.exit_code == 130
+    assert f"Stopped. Shards that are finished stay under {tmp_path / 'corpus'} for the next run" in result.stderr
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file in the way of --out is a message with its path."""
+    (tmp_path / "file").write_text("")
+    result = run("--out", tmp_path / "file" / "out", "--samples", 100)
+    assert result.exit_code == 1
+    assert re.search(
+        r"The demo stopped: .*Not a directory.*file/out.* be written, and has its disk room", result.output
+    )
+
+
+def test_corpora_of_other_fonts_live_apart(tmp_path: Path) -> None:
+    """A run with --fonts takes a folder of its own, so that it neither meets nor mixes with the other's shards."""
+    options = DemoOptions(out=tmp_path, samples=100)
+    plain = corpus_folder(options, ("a.ttf", "b.ttf"))
+    own = [corpus_folder(replace(options, fonts="mine"), fonts) for fonts in (("a.ttf", "b.ttf"), ("a.ttf", "c.ttf"))]
+    assert len({plain, *own}) == 3
+    assert plain == tmp_path / "corpus" / "100-samples-seed-0"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +164,8 @@ def test_table_divides_both_runs(tmp_path: Path) -> None:
     """Each row holds both figures and SeTa's by the full run's; nothing is divided by zero."""
     full = Arm("all samples", 0.8, 0.0, Cost(1000, 1000, 2_000_000, 10, 10.0))
     seta = Arm("SeTa", 0.6, 0.1, Cost(500, 500, 1_000_000, 10, 6.0))
-    table = table_of(Results(full, seta, tmp_path, tmp_path / "a.png", tmp_path / "state"))
+    table = table_of(Results(full, seta, tmp_path, tmp_path / "a.png", tmp_path / "state"), DemoOptions())
     ratios = list(table.columns[3].cells)
     assert ratios == ["0.750", "–", "0.500", "0.500", "0.500", "0.600"]
     assert list(table.columns[1].cells)[4] == "2.0 MB"
+    assert table.title == "The same recogniser, trained twice\n20,000 word images, 8 epochs, seed 0"

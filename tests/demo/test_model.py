@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,6 +14,15 @@ from seta_stream.demo.fonts import find_fonts
 from seta_stream.demo.lexicon import Lexicon
 from seta_stream.demo.model import Recogniser, decode_steps, encode_words
 from seta_stream.demo.words import WordMaker
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Beside other tests two threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_words_become_letters_in_a_row() -> None:
@@ -44,9 +54,9 @@ def test_losses_are_one_per_picture_and_do_not_grow_with_length() -> None:
     torch.testing.assert_close(losses[1:2], alone, rtol=1e-3, atol=1e-3)
 
 
-def test_learns_64_words_by_heart() -> None:
-    """Ninety steps on 64 word images read nearly all of them right, from nothing right before."""
-    made = list(WordMaker(64, 0, Lexicon(0, 500), find_fonts(), repeats=0, wrong=0).make(0, 64))
+def test_learns_32_words_by_heart() -> None:
+    """Forty steps on 32 word images read nearly all of them right, from nothing right before."""
+    made = list(WordMaker(32, 0, Lexicon(0, 500), find_fonts(), repeats=0, wrong=0).make(0, 32))
     pictures = torch.from_numpy(np.stack([np.asarray(Image.open(io.BytesIO(m[0][1]))) for _, m in made]))
     words = [m[1][1].decode() for _, m in made]
     with torch.random.fork_rng(devices=[]):
@@ -54,8 +64,8 @@ def test_learns_64_words_by_heart() -> None:
         model = Recogniser()
     assert sum(a == b for a, b in zip(model.read(pictures), words, strict=True)) == 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(90):
+    for _ in range(40):
         optimizer.zero_grad()
         model.losses(pictures, words).mean().backward()
         optimizer.step()
-    assert sum(a == b for a, b in zip(model.read(pictures), words, strict=True)) >= 58
+    assert sum(a == b for a, b in zip(model.read(pictures), words, strict=True)) >= 28
