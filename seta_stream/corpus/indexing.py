@@ -25,7 +25,7 @@ from seta_stream.store import Options, store_for
 
 __all__ = ["Corpus", "open_corpus", "scan_shard", "write_index"]
 
-_KEPT: Final = 16
+_KEPT: Final = 4
 _PATIENCE_S: Final = 2.0
 """A progress bar is shown for work that takes longer than this."""
 
@@ -58,7 +58,7 @@ class Corpus:
         self._lock = threading.Lock()
 
     def index(self, shard: int) -> ShardIndex:
-        """Return a shard's index, one of the last 16 asked for or read now.
+        """Return a shard's index, one of the last few asked for or read now.
 
         An index file that is gone or damaged meanwhile is replaced by scanning the shard again, without being written.
 

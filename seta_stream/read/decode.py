@@ -142,8 +142,9 @@ def _image_reader(kind: str, mode: str) -> Callable[[bytes], Any]:
             image = opened if opened.mode == mode else opened.convert(mode)
         if kind == "pil":
             return image
-        pixels = np.asarray(image)
-        return pixels if kind == "uint8" else pixels.astype(np.float32) / np.float32(255)
+        if kind == "uint8":
+            return np.array(image)  # a copy: torch wants arrays that can be written to
+        return np.asarray(image).astype(np.float32) / np.float32(255)
 
     return read
 

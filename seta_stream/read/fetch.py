@@ -49,21 +49,19 @@ class Wanted(NamedTuple):
 class Late(NamedTuple):
     """One sample that is read when it is due; lists run over its fields."""
 
-    read: Callable[[int, int], bytes]
+    read: Callable[[list[tuple[int, int]]], list[bytes]]
     key: str
     url: str
     id: int
     weight: float
     names: tuple[str, ...]
-    offsets: list[int]
-    sizes: list[int]
+    spans: list[tuple[int, int]]
 
     def sample(self) -> Sample:
         """Read the members."""
-        sample: Sample = {"__key__": self.key, "__url__": self.url, "__index__": self.id, "__weight__": self.weight}
-        read = self.read
-        for name, offset, size in zip(self.names, self.offsets, self.sizes, strict=True):
-            sample[name] = read(offset, size)
+        read, key, url, number, weight, names, spans = self
+        sample: Sample = {"__key__": key, "__url__": url, "__index__": number, "__weight__": weight}
+        sample.update(zip(names, read(spans), strict=True))
         return sample
 
 
@@ -98,14 +96,13 @@ def _plan_late(
         needed = int((index.extent_stop[wanted.positions] - index.extent_start[wanted.positions]).sum())
     counters[:3] += (needed, in_members, sizes.size)
     columns = (
-        repeat(shard.read),
+        repeat(shard.read_spans),
         _keys(shard, wanted.positions),
         repeat(shard.url),
         wanted.ids,
         repeat(1.0) if wanted.weights is None else wanted.weights,
         repeat(shard.layouts[layout]),
-        shard.index.member_offset[members].tolist(),
-        sizes.tolist(),
+        map(list, map(zip, shard.index.member_offset[members].tolist(), sizes.tolist())),
     )
     yield list(map(Late, *columns))
 

@@ -121,7 +121,7 @@ class Reader:
     def _chunk_samples(self, items: Items) -> int:
         first = items[0]
         if isinstance(first, Late):
-            return max(1, _CHUNK_BYTES // max(1, sum(first.sizes)))
+            return max(1, _CHUNK_BYTES // max(1, sum(size for _, size in first.spans)))
         if self.decode is None:
             return len(items)
         return _CHUNK_SAMPLES

@@ -6,6 +6,7 @@ Effects: file handles, closed as they fall out of use.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -36,7 +37,7 @@ RESERVED: Final = frozenset({"__key__", "__url__", "__index__", "__weight__"})
 HANDLES_AT_ONCE: Final = 128
 
 OPEN_AT_ONCE: Final = 64
-SAMPLES_AT_ONCE: Final = 160_000
+SAMPLES_AT_ONCE: Final = 100_000
 """The indexes of open shards hold about 130 bytes per sample."""
 
 
@@ -104,9 +105,9 @@ class OpenShard:
             return file
         return self._file
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes from the handle, which is opened again where it was given up meanwhile."""
-        return self.file.read(offset, length)
+    def read_spans(self, spans: list[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of each (offset, length); the handle is opened again where it was given up meanwhile."""
+        return (self._file or self.file).read_spans(spans)
 
     def drop(self) -> None:
         """Give the handle up; it closes when nobody reads from it any more."""
@@ -195,7 +196,7 @@ class OpenShards:
         self._options = options
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._samples = 0
-        self._handles: deque[OpenShard] = deque()
+        self._handles: deque[weakref.ref[OpenShard]] = deque()  # none of them keeps an index alive
 
     def get(self, shard: int) -> OpenShard:
         """Return a shard, opening it if need be."""
@@ -221,14 +222,18 @@ class OpenShards:
 
     def _opened(self, shard: OpenShard) -> None:
         """Keep the number of handles bounded, whatever a window touches."""
-        self._handles.append(shard)
+        self._handles.append(weakref.ref(shard))
         if len(self._handles) > HANDLES_AT_ONCE:
-            self._handles.popleft().drop()
+            oldest = self._handles.popleft()()
+            if oldest is not None:
+                oldest.drop()
 
     def close(self) -> None:
         """Close all."""
-        for shard in self._handles:
-            shard.close()
+        for reference in self._handles:
+            shard = reference()
+            if shard is not None:
+                shard.close()
         self._handles.clear()
         self._open.clear()
         self._samples = 0

@@ -6,17 +6,20 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Final
 
 from seta_stream.errors import ShardChangedError
 from seta_stream.store.objects import ObjectInfo, reading, short_read
 from seta_stream.store.urls import local_path
 
+READS_PER_CHECK: Final = 16
+"""Single reads between two looks at whether the file was written to; a look costs a tenth of a photo's read."""
+
 
 class LocalFile:
     """A local object; reads are positional, so threads may share one."""
 
-    __slots__ = ("_time", "fd", "info", "url")
+    __slots__ = ("_time", "_unchecked", "fd", "info", "url")
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -25,19 +28,19 @@ class LocalFile:
             self.fd = os.open(local_path(url), os.O_RDONLY | os.O_CLOEXEC)
             status = os.fstat(self.fd)
         self.info, self._time = _info_of(status), status.st_mtime_ns
+        self._unchecked = 0
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`."""
-        data = os.pread(self.fd, length, offset)
-        self.check()
-        return data if len(data) == length else self._read_rest(offset, length, data)
+        return self.read_spans([(offset, length)])[0]
 
     def check(self) -> None:
-        """Refuse an object that was written to since it was opened.
+        """Refuse an object that was written to since it was opened; asked for every few reads, and by the last.
 
         Raises:
             ShardChangedError: its size or time is another.
         """
+        self._unchecked = 0
         status = os.fstat(self.fd)
         if status.st_mtime_ns != self._time or status.st_size < self.info.size:
             raise ShardChangedError(
@@ -53,8 +56,12 @@ class LocalFile:
         fd, pread = self.fd, os.pread
         parts = [pread(fd, length, offset) for offset, length in spans]
         if sum(map(len, parts)) != sum([length for _, length in spans]):
-            return [self.read(offset, length) for offset, length in spans]
-        self.check()
+            self.check()
+            pairs = zip(spans, parts, strict=True)
+            return [self._read_rest(offset, length, part) for (offset, length), part in pairs]
+        self._unchecked += len(parts)
+        if self._unchecked >= READS_PER_CHECK:
+            self.check()
         return parts
 
     def _read_rest(self, offset: int, length: int, data: bytes) -> bytes:
