@@ -25,7 +25,9 @@ from seta_stream.store import Options, store_for
 
 __all__ = ["Corpus", "open_corpus", "scan_shard", "write_index"]
 
-_KEPT: Final = 4
+_KEPT: Final = 64
+_KEPT_SAMPLES: Final = 50_000
+"""Indexes in memory take about 130 bytes per sample."""
 _PATIENCE_S: Final = 2.0
 """A progress bar is shown for work that takes longer than this."""
 
@@ -73,9 +75,12 @@ class Corpus:
         index = self._load(shard)
         with self._lock:
             self._recent[shard] = index
-            while len(self._recent) > _KEPT:
+            while len(self._recent) > _KEPT or (len(self._recent) > 1 and self._held_samples() > _KEPT_SAMPLES):
                 self._recent.popitem(last=False)
         return index
+
+    def _held_samples(self) -> int:
+        return sum(index.samples for index in self._recent.values())
 
     def _load(self, shard: int) -> ShardIndex:
         source = self._index_urls[shard]

@@ -127,17 +127,21 @@ def test_a_corpus_is_pickled_without_its_indexes(shards: Path, cache: Path) -> N
     assert copy.index(0).keys == ["00", "01"]
 
 
-def test_sixteen_indexes_are_kept(shards: Path, cache: Path) -> None:
-    """Memory for indexes is bounded by count; what is asked for again comes from memory."""
+def test_indexes_in_memory_are_bounded(shards: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for indexes is bounded by shards and by samples; what is asked for again comes from memory."""
     path = shards / "train-0.tar"
     for number in range(20):
         (shards / f"s{number:02d}.tar").write_bytes(path.read_bytes())
     corpus = open_corpus(str(shards / "s*.tar"))
     first = corpus.index(0)
     assert corpus.index(0) is first
+    monkeypatch.setattr(indexing, "_KEPT", 16)
     for shard in range(20):
         corpus.index(shard)
     assert list(corpus._recent) == list(range(4, 20))
+    monkeypatch.setattr(indexing, "_KEPT_SAMPLES", 2 * first.samples)
+    corpus.index(0)
+    assert list(corpus._recent) == [19, 0]
 
 
 def test_a_vanished_index_is_made_again(shards: Path, cache: Path) -> None:
