@@ -5,16 +5,16 @@ Takes a URL; gives a ShardIndex. Acts: reads the shard (headers only where bodie
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Final, cast
+from functools import partial
+from typing import IO, Final
 
+from seta_stream.corpus.compressed import HEAD_BYTES, Opener, decompressing, opener_of
 from seta_stream.corpus.grouping import group
 from seta_stream.corpus.index import ShardIndex
 from seta_stream.corpus.tar import TarScanner
-from seta_stream.errors import ReadError, SetaStreamWarning, ShardChangedError, TarError
+from seta_stream.errors import SetaStreamWarning, ShardChangedError, TarError
 from seta_stream.store import ObjectInfo, Options, ShardFile, is_local, store_for
 
 _WINDOW: Final = 4 << 20
@@ -67,7 +67,8 @@ def scan_quietly(url: str, options: Options | None = None) -> Scan:
         if opener is None:
             scanner, tar_size = _scan_file(url, file), file.info.size
         else:
-            with store.open_stream(url) as raw, _decompressing(url), opener(raw) as stream:
+            failed = partial(_not_decompressed, url)
+            with store.open_stream(url) as raw, decompressing(failed), opener(raw) as stream:
                 scanner, tar_size = _scan_stream(url, stream)
         _refuse_change(url, file.info, store.info(url))
     finally:
@@ -144,21 +145,12 @@ def _skip(stream: IO[bytes], count: int) -> int:
     return skipped
 
 
-def _decompressor(url: str, file: ShardFile) -> Callable[[IO[bytes]], IO[bytes]] | None:
+def _decompressor(url: str, file: ShardFile) -> Opener | None:
     """Return what opens the compressed stream of a shard, told by its first bytes; None for a plain tar."""
-    head = file.read(0, min(10, file.info.size))
-    if head.startswith(b"\x1f\x8b\x08"):
-        import gzip  # noqa: PLC0415  (compressed shards are rare)
-
-        return lambda raw: cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
-    if head.startswith(b"BZh") and head[4:] in (b"1AY&SY", b"\x17rE8P\x90"):
-        import bz2  # noqa: PLC0415  (compressed shards are rare)
-
-        return lambda raw: cast("IO[bytes]", bz2.BZ2File(raw))
-    if head.startswith(b"\xfd7zXZ\0"):
-        import lzma  # noqa: PLC0415  (compressed shards are rare)
-
-        return lambda raw: cast("IO[bytes]", lzma.LZMAFile(raw))
+    head = file.read(0, min(HEAD_BYTES, file.info.size))
+    opener = opener_of(head)
+    if opener is not None:
+        return opener
     kind = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
     if kind:
         raise TarError(
@@ -172,22 +164,13 @@ def _decompressor(url: str, file: ShardFile) -> Callable[[IO[bytes]], IO[bytes]]
     return None
 
 
-@contextlib.contextmanager
-def _decompressing(url: str) -> Iterator[None]:
-    import lzma  # noqa: PLC0415  (compressed shards are rare)
-    import zlib  # noqa: PLC0415  (compressed shards are rare)
-
-    try:
-        yield
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, ReadError):
-            raise
-        raise TarError(
-            f"Cannot scan {url}: it cannot be decompressed ({error}). The shard is truncated or damaged: restore it.",
-            shard=url,
-            expected="a whole compressed stream",
-            found=str(error),
-        ) from error
+def _not_decompressed(url: str, error: Exception) -> TarError:
+    return TarError(
+        f"Cannot scan {url}: it cannot be decompressed ({error}). The shard is truncated or damaged: restore it.",
+        shard=url,
+        expected="a whole compressed stream",
+        found=str(error),
+    )
 
 
 def _refuse_change(url: str, before: ObjectInfo, now: ObjectInfo) -> None:

@@ -115,7 +115,7 @@ class EpochPlan:
         if lanes.steps == 0:
             raise PlanError(
                 f"Epoch {self.epoch} has {selected} selected samples, fewer than one global batch of "
-                f"{lanes.global_batch} ({g.rows} ranks × {g.batch}): make the batch smaller, select more, or use "
+                f"{lanes.global_batch} (ranks × batch_size): make the batch smaller, select more, or use "
                 "drop_last=False in one process.",
                 expected=lanes.global_batch,
                 found=selected,

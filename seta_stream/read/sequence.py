@@ -5,14 +5,12 @@ Takes a store and a URL; gives a ShardFile whose offsets are those of the decomp
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import threading
-import zlib
-from collections.abc import Callable, Sequence
-from typing import IO, Any, Final, cast
+from collections.abc import Sequence
+from functools import partial
+from typing import IO, Final, cast
 
+from seta_stream.corpus.compressed import HEAD_BYTES, decompressing, opener_of
 from seta_stream.errors import ReadError
 from seta_stream.store import ObjectInfo, Store, short_read
 
@@ -20,22 +18,23 @@ STREAMS_PER_SHARD: Final = 2
 """Two lanes meet in a shard at most, each with its own place in it."""
 
 _SKIP_BYTES: Final = 1 << 20
-_OPENERS: Final[tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...]] = (
-    (b"\x1f\x8b", gzip.open),
-    (b"BZh", bz2.open),
-    (b"\xfd7zXZ\x00", lzma.open),
-)
 
 
 def open_decompressed(store: Store, url: str) -> IO[bytes]:
     """Return the decompressed bytes of an object as a stream; what is not compressed comes as it is."""
     raw = store.open_stream(url)
-    magic = raw.read(6)
+    opener = opener_of(raw.read(HEAD_BYTES))
     raw.seek(0)
-    for start, opener in _OPENERS:
-        if magic.startswith(start):
-            return cast("IO[bytes]", _Owning(raw, opener(raw)))
-    return raw
+    return raw if opener is None else cast("IO[bytes]", _Owning(raw, opener(raw)))
+
+
+def _not_decompressed(url: str, position: int, error: Exception) -> ReadError:
+    return ReadError(
+        f"Cannot decompress {url} after byte {position} of its contents: {error}. The shard is damaged or truncated: "
+        "restore it.",
+        shard=url,
+        offset=position,
+    )
 
 
 class _Owning:
@@ -85,7 +84,7 @@ class SequentialFile:
 
     def _forward(self, stream: IO[bytes], position: int, offset: int, length: int) -> bytes:
         """Read on from a position; at the last sample on to the end, where the checksum of all stands."""
-        try:
+        with decompressing(partial(_not_decompressed, self.url, position)):
             while position < offset:
                 skipped = len(stream.read(min(_SKIP_BYTES, offset - position)))
                 if not skipped:
@@ -94,13 +93,6 @@ class SequentialFile:
             data = stream.read(length)
             while offset + length >= self._last and stream.read(_SKIP_BYTES):
                 pass
-        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            raise ReadError(
-                f"Cannot decompress {self.url} near byte {position} of its contents: {error}. The shard is "
-                "damaged or truncated: restore it.",
-                shard=self.url,
-                offset=position,
-            ) from error
         if len(data) != length:
             raise short_read(self.url, offset, length, len(data))
         return data

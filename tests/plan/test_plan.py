@@ -78,7 +78,9 @@ def test_too_little_selected_is_refused() -> None:
     """Nothing selected, or less than a global batch, names the numbers and what to change."""
     with pytest.raises(PlanError, match="nothing to train on: the policy selected none of 10 samples"):
         plan_of([10], keep=-1.0)
-    with pytest.raises(PlanError, match=r"has 2 selected samples, fewer than one global batch of 3 \(1 ranks × 3\)"):
+    with pytest.raises(
+        PlanError, match=r"has 2 selected samples, fewer than one global batch of 3 \(ranks × batch_size\)"
+    ):
         plan_of([2])
 
 
