@@ -21,7 +21,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("store.",),
     ("corpus.sealed", "corpus.header", "corpus.fastruns", "corpus.tar", "corpus.grouping", "corpus.columns",
      "corpus.layout", "corpus.index", "corpus.ids"),
-    ("corpus.compressed", "corpus.listing", "corpus.scanning", "corpus.building", "corpus.places", "corpus.bar", "corpus.indexing"),
+    ("corpus.compressed", "corpus.listing", "corpus.scanning", "corpus.building", "corpus.places", "corpus.bar",
+     "corpus.indexing"),
     ("losses.envelope", "losses.histogram", "losses.table", "losses.sidecar"),
     ("policies.",),
     # The acting files of the losses: a generation keeps the rule of the next epoch, so they know its type.
