@@ -23,7 +23,7 @@ from seta_stream.plan.epoch import EpochPlan, Geometry
 from seta_stream.plan.shuffle import block_length, line_block_length
 from seta_stream.plan.walk import Share
 from seta_stream.policies import Full, Policy, Rule, as_policy
-from seta_stream.read.batches import stack
+from seta_stream.read.batches import batched
 from seta_stream.read.board import Board
 from seta_stream.read.decode import Decode, decoder
 from seta_stream.read.options import Cache, Reading
@@ -171,14 +171,7 @@ class SetaStream:
         size = n if n is not None else self.batch_size
         if size is None or size < 1:
             raise ArgumentError("batches(n) needs a number of samples: give n, or batch_size to the stream.")
-        waiting: list[dict[str, Any]] = []
-        for sample in self:
-            waiting.append(sample)
-            if len(waiting) == size:
-                yield stack(waiting)
-                waiting = []
-        if waiting:
-            yield stack(waiting)
+        yield from batched(self, size)
 
     # ---- losses
 

@@ -191,6 +191,16 @@ def test_a_shard_that_is_written_to_is_never_misread(tmp_path: Path) -> None:
         list(samples)
 
 
+def test_the_last_reads_are_checked_too(tmp_path: Path) -> None:
+    """A shard that is written to after its last look, few reads before the end, is an error at the end."""
+    shard = write_tar(tmp_path / "a.tar", [(f"{n}.jpg", bytes(90_000)) for n in range(4)])
+    samples = iter(SetaStream(str(shard), shuffle=False))
+    next(samples)
+    os.utime(shard, ns=(1, 1))
+    with pytest.raises(ShardChangedError, match="truncated or changed since it was opened"):
+        list(samples)
+
+
 def test_many_shards_need_few_handles(tmp_path: Path) -> None:
     """A window over 600 shards keeps to a bounded number of open files."""
     shards = [str(write_tar(tmp_path / f"{n:04d}.tar", text_members(2 * n, 2))) for n in range(600)]

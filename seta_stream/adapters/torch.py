@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from seta_stream.errors import ArgumentError, CheckpointError, LossError
 from seta_stream.options import StreamOptions
 from seta_stream.plan.walk import Share
-from seta_stream.read.batches import stack
+from seta_stream.read.batches import batched
 from seta_stream.read.reader import Reader
 from seta_stream.schedule import Steps
 from seta_stream.stats import Stats
@@ -283,14 +283,7 @@ class Places:
                 next(samples)
             yield from samples
             return
-        waiting: list[dict[str, Any]] = []
-        for sample in samples:
-            waiting.append(sample)
-            if len(waiting) == self._batch_size:
-                yield stack(waiting)
-                waiting = []
-        if waiting:
-            yield stack(waiting)
+        yield from batched(samples, self._batch_size)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place as plain numbers."""

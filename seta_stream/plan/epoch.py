@@ -69,9 +69,6 @@ class Selection:
     @classmethod
     def of(cls, mask: NDArray[np.bool_], first_id: Int64s) -> Selection:
         """Pack a mask: bool [total]."""
-        ends = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)]) if len(mask) < 1 << 16 else None
-        if ends is not None:
-            return cls(np.packbits(mask), np.diff(ends[first_id]), first_id)
         counts = [np.count_nonzero(mask[a:b]) for a, b in itertools.pairwise(first_id)]
         return cls(np.packbits(mask), np.array(counts, np.int64), first_id)
 

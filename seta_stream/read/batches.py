@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+
+
+def batched(samples: Iterable[dict[str, Any]], size: int) -> Iterator[dict[str, Any]]:
+    """Yield the samples stacked by `size`; the last batch may be shorter."""
+    waiting: list[dict[str, Any]] = []
+    for sample in samples:
+        waiting.append(sample)
+        if len(waiting) == size:
+            yield stack(waiting)
+            waiting = []
+    if waiting:
+        yield stack(waiting)
 
 
 def stack(samples: list[dict[str, Any]]) -> dict[str, Any]:

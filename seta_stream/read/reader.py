@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -91,7 +91,7 @@ class Reader:
         )
         chunks = self._chunks(fetcher, plan, share)
         inline = threads == 0 or self.decode is None
-        produced = map(self._make, chunks) if inline else self._make_in_threads(chunks, threads)
+        produced = (self._make(chunk) for chunk in chunks) if inline else self._make_in_threads(chunks, threads)
         substitutes = None if self.decode is None else _Substitutes(self.decode, fetcher, plan, share, counters)
         try:
             while True:
@@ -99,6 +99,7 @@ class Reader:
                 samples = next(produced, None)
                 counters[_WAIT] += time.perf_counter_ns() - begin
                 if samples is None:
+                    fetcher.check()
                     return
                 if substitutes is not None:
                     samples = substitutes.fill(samples)
@@ -106,8 +107,7 @@ class Reader:
                 counters[_SAMPLES] += len(samples)
                 yield samples
         finally:
-            if isinstance(produced, Iterator) and hasattr(produced, "close"):
-                produced.close()
+            produced.close()
             fetcher.close()
 
     def _chunks(self, fetcher: Fetcher, plan: EpochPlan, share: Share) -> Iterator[Items]:
@@ -135,7 +135,7 @@ class Reader:
             return [decode_sample(sample, self.decode) for sample in samples]
         return [_decode_or_mark(sample, self.decode) for sample in samples]
 
-    def _make_in_threads(self, chunks: Iterable[Items], threads: int) -> Iterator[list[Sample]]:
+    def _make_in_threads(self, chunks: Iterable[Items], threads: int) -> Generator[list[Sample], None, None]:
         """Decode chunks in threads, and deliver them in order."""
         pending: deque[Future[list[Sample]]] = deque()
         pool = ThreadPoolExecutor(threads, thread_name_prefix="seta-decode")

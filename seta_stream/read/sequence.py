@@ -112,6 +112,9 @@ class SequentialFile:
         """Return the bytes of each (offset, length), in order."""
         return [self.read(offset, length) for offset, length in spans]
 
+    def check(self) -> None:
+        """The checksum at the end of the stream tells what changed."""
+
     def advise_scattered(self) -> None:
         """Reading is in sequence whatever is wanted."""
 

@@ -63,7 +63,7 @@ class OpenShard:
         *,
         is_sparse: bool,
         is_shuffled: bool,
-        opened: Callable[[OpenShard], None],
+        opened: Callable[[OpenShard, ShardFile], None],
     ) -> None:
         self.number = shard
         self.url = corpus.table.urls[shard]
@@ -101,7 +101,7 @@ class OpenShard:
             if self._is_scattered:
                 file.advise_scattered()
             self._file = file
-            self._opened(self)
+            self._opened(self, file)
             return file
         return self._file
 
@@ -171,12 +171,6 @@ class OpenShard:
         ]
         return np.array(rows, np.int64).reshape(len(positions), len(names))
 
-    def close(self) -> None:
-        """Close the handle."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
 
 class OpenShards:
     """The shards that a reader has open; the least recently used is closed.
@@ -196,7 +190,8 @@ class OpenShards:
         self._options = options
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._samples = 0
-        self._handles: deque[weakref.ref[OpenShard]] = deque()  # none of them keeps an index alive
+        # An open handle keeps no index alive.
+        self._handles: deque[tuple[weakref.ref[OpenShard], ShardFile]] = deque()
 
     def get(self, shard: int) -> OpenShard:
         """Return a shard, opening it if need be."""
@@ -220,20 +215,29 @@ class OpenShards:
             self._open.move_to_end(shard)
         return found
 
-    def _opened(self, shard: OpenShard) -> None:
+    def _opened(self, shard: OpenShard, file: ShardFile) -> None:
         """Keep the number of handles bounded, whatever a window touches."""
-        self._handles.append(weakref.ref(shard))
+        self._handles.append((weakref.ref(shard), file))
         if len(self._handles) > HANDLES_AT_ONCE:
-            oldest = self._handles.popleft()()
-            if oldest is not None:
-                oldest.drop()
+            reference, oldest = self._handles.popleft()
+            oldest.check()
+            owner = reference()
+            if owner is not None:
+                owner.drop()
+
+    def check(self) -> None:
+        """Refuse shards that were written to since they were opened, once all is read.
+
+        Raises:
+            ShardChangedError: naming the first.
+        """
+        for _, file in self._handles:
+            file.check()
 
     def close(self) -> None:
         """Close all."""
-        for reference in self._handles:
-            shard = reference()
-            if shard is not None:
-                shard.close()
+        for _, file in self._handles:
+            file.close()
         self._handles.clear()
         self._open.clear()
         self._samples = 0

@@ -112,6 +112,10 @@ class Fetcher:
         place[where] = np.arange(count)
         return [items[i] for i in place.tolist()]
 
+    def check(self) -> None:
+        """Refuse shards that were written to while they were read."""
+        self._shards.check()
+
     def close(self) -> None:
         """Close the shards."""
         self._shards.close()

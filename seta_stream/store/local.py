@@ -35,7 +35,7 @@ class LocalFile:
         return self.read_spans([(offset, length)])[0]
 
     def check(self) -> None:
-        """Refuse an object that was written to since it was opened; asked for every few reads, and by the last.
+        """Refuse an object that was written to since it was opened; asked for every few reads, and once all is read.
 
         Raises:
             ShardChangedError: its size or time is another.

@@ -41,6 +41,10 @@ class ShardFile(Protocol):
         """Return the bytes of each (offset, length), in order."""
         ...
 
+    def check(self) -> None:
+        """Refuse an object that is known to have changed since the opening: ShardChangedError."""
+        ...
+
     def advise_scattered(self) -> None:
         """Tell the store that small reads far apart follow, so that nothing is read ahead."""
         ...

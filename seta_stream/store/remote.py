@@ -40,6 +40,9 @@ class FsspecFile:
                 raise short_read(self.url, offset, length, len(part))
         return parts
 
+    def check(self) -> None:
+        """Each request stands alone; what changed shows at the next opening."""
+
     def advise_scattered(self) -> None:
         """Ranged requests read nothing ahead."""
 
