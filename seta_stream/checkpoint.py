@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from seta_stream.errors import CheckpointError
 from seta_stream.plan.epoch import Geometry
-from seta_stream.policies.rule import Rule
+from seta_stream.policies.groups import AnyRule, rule_from_plain
 
 VERSION: Final = 1
 
@@ -35,7 +35,7 @@ class Checkpoint:
     fingerprint: str
     policy: dict[str, Any]
     selected: int
-    rule: Rule
+    rule: AnyRule
     generation: str | None
     pending: str | None
     consumed: int
@@ -64,7 +64,7 @@ class Checkpoint:
         values = {name: value for name, value in plain.items() if name != "version"}
         try:
             values["geometry"] = Geometry(**values["geometry"])
-            values["rule"] = Rule.from_plain(values["rule"])
+            values["rule"] = rule_from_plain(values["rule"])
             saved = cls(**values)
             saved.check_kinds()
         except (KeyError, TypeError, ValueError) as error:

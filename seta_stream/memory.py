@@ -14,20 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import CheckpointError, GenerationError, SetaStreamWarning, StateError
+from seta_stream.losses.columns import LOSS
 from seta_stream.losses.generations import Generation, Generations
+from seta_stream.losses.histogram import Histogram
+from seta_stream.losses.history import Judged
 from seta_stream.losses.table import LossTable
 from seta_stream.plan.epoch import Selection
-from seta_stream.policies.rule import Rule, select
+from seta_stream.policies.deciding import Decision, apply, columns_of, decide, scores_of, takes_means
+from seta_stream.policies.groups import AnyRule
 
 if TYPE_CHECKING:
     from seta_stream.corpus.ids import ShardTable
+    from seta_stream.policies.groups import Labels
     from seta_stream.policies.policy import Policy
     from seta_stream.store import Options
 
 PENDING_KEPT: Final = 8
 """Checkpoints of one process whose losses are kept; an older one can no longer be loaded."""
 
-Chosen = tuple[Rule, Selection, NDArray[np.float32] | None]
+Chosen = tuple[AnyRule, Selection, NDArray[np.float32] | None]
 
 
 class Memory:
@@ -40,6 +45,7 @@ class Memory:
         state: URL of the state folder, or None.
         options: of its file system.
         losses: "exact" starts an epoch from its own ancestor or fails; "latest" takes the newest where that is gone.
+        labels: the groups that the index tells, where the policy asks for them.
     """
 
     def __init__(
@@ -50,13 +56,16 @@ class Memory:
         state: str | None,
         options: Options | None,
         losses: Literal["exact", "latest"],
+        labels: Labels | None = None,
     ) -> None:
-        self.losses = LossTable(table.samples)
+        self._columns, self._takes_means = columns_of(policy), takes_means(policy)
         self.base: Generation | None = None
         self._table = table
         self._policy = policy
         self._seed = seed
+        self._labels = labels
         self._latest = losses == "latest"
+        self.losses = self._empty()
         self._newest: str | None = None  # name of the lineage's newest generation
         self._pending: list[str] = []  # names of this process's pending losses, oldest first
         self._age_epoch = -1  # ages in the table are as of the end of this epoch
@@ -69,10 +78,14 @@ class Memory:
         if self.generations is None or not self.losses.recorded:
             return
         try:
-            rule = self._policy.rule(self.losses.histogram(), epoch + 1)
+            decision = self._decide(epoch + 1)
+            judged_by = LOSS if decision.scores is self.losses.values else "score"
+            judged = Judged(decision.histogram, decision.rule, decision.groups, judged_by)
         except Exception:  # noqa: BLE001  (there may be no next epoch; who sets it meets the error in choose)
-            rule = None
-        self._newest = self.generations.commit(epoch, self.losses, self._table, rule, _name(self.base), facts)
+            judged = Judged(self.losses.histogram(), None)
+        self._newest = self.generations.commit(
+            epoch, self.losses, self._table, judged.rule, _name(self.base), facts, judged=judged
+        )
         self.base = self.generations.get(self._newest)
         self.losses.advance(0)  # nothing in the table is newer than its generation
 
@@ -81,10 +94,14 @@ class Memory:
         self._go_to(self._ancestor(epoch), epoch)
         rule = self.base.rule if self.base is not None and self.base.epoch == epoch - 1 else None
         if rule is None:
-            rule = self._policy.rule(self.losses.histogram(), epoch)
+            rule = self._decide(epoch).rule
         return self._select(rule, epoch)
 
-    def restore(self, epoch: int, rule: Rule, generation: str | None, pending: str | None) -> Chosen:
+    def histogram(self) -> Histogram:
+        """Return the histogram of the scores by which the policy judges."""
+        return Histogram.of(scores_of(self._policy, self.losses.remembered()))
+
+    def restore(self, epoch: int, rule: AnyRule, generation: str | None, pending: str | None) -> Chosen:
         """Return a checkpoint's selection, and take up the losses that were recorded after it was made.
 
         Raises:
@@ -114,7 +131,7 @@ class Memory:
         chosen = self._select(rule, epoch)
         if pending is not None and self.generations is not None:
             try:
-                self.losses.record(*self.generations.read_pending(pending))
+                self.losses.restore(*self.generations.read_pending(pending))
             except StateError as error:
                 raise CheckpointError(f"The losses recorded before the checkpoint are gone. {error.message}") from error
         return chosen
@@ -125,7 +142,8 @@ class Memory:
             return None
         ids = np.flatnonzero(self.losses.all_ages == 0)
         name = f"epoch-{epoch:06d}-step-{step:09d}-{secrets.token_hex(4)}"
-        self.generations.write_pending(name, ids, self.losses.values[ids], parent=_name(self.base))
+        columns = {column: values[ids] for column, values in self.losses.columns.items()}
+        self.generations.write_pending(name, ids, self.losses.values[ids], columns, parent=_name(self.base))
         self._pending.append(name)
         while len(self._pending) > PENDING_KEPT:
             self.generations.remove_pending(self._pending.pop(0))
@@ -152,23 +170,27 @@ class Memory:
             return kept[-1]
 
     def _go_to(self, base: Generation | None, epoch: int) -> int:
-        """Make the table hold the losses of a generation, aged as of the end of an epoch that sees nothing.
+        """Make the table hold the losses of a generation, aged as of the end of the epoch before this one.
 
         Returns the number of shards whose losses cannot be used.
         """
         unusable = 0
         if self.generations is not None:
-            is_there = _name(base) == _name(self.base) and not self.losses.recorded and epoch >= self._age_epoch
+            is_there = _name(base) == _name(self.base) and not self.losses.recorded and epoch > self._age_epoch
             if not is_there:
                 unusable = self._load(base)
             self.base = base
+        self._age(epoch - 1)
+        return unusable
+
+    def _age(self, epoch: int) -> None:
+        """Let the ages be as of the end of an epoch, where they are not that old already; begin its counts."""
         self.losses.advance(max(epoch - self._age_epoch, 0))
         self._age_epoch = max(epoch, self._age_epoch)
-        return unusable
 
     def _load(self, base: Generation | None) -> int:
         assert self.generations is not None  # noqa: S101  (narrows the type)
-        self.losses = LossTable(self._table.samples)
+        self.losses = self._empty()
         self._age_epoch = -1 if base is None else base.epoch
         if base is None:
             return 0
@@ -182,9 +204,18 @@ class Memory:
             )
         return int(report.unseen_shards)
 
-    def _select(self, rule: Rule, epoch: int) -> Chosen:
-        first_id = self._table.first_id
-        mask, weights = select(rule, self.losses.values, first_id, seed=self._seed, epoch=epoch)
+    def _empty(self) -> LossTable:
+        return LossTable(self._table.samples, self._columns, takes_means=self._takes_means)
+
+    def _decide(self, epoch: int) -> Decision:
+        return decide(self._policy, self.losses.remembered(), epoch, self._labels)
+
+    def _select(self, rule: AnyRule, epoch: int) -> Chosen:
+        first_id, remembered = self._table.first_id, self.losses.remembered()
+        mask, weights = apply(
+            self._policy, rule, remembered, first_id, seed=self._seed, epoch=epoch, indexed=self._labels
+        )
+        self._age(epoch)  # what the epoch does not see will be that old at its end
         return rule, Selection.of(mask, first_id), weights
 
 

@@ -18,7 +18,7 @@ DEFAULT_WIDTH: Final = 8
 class StreamOptions(TypedDict, total=False):
     """The keyword options of SetaStream but `batch_size`, for adapters that hand them on; see its docstring."""
 
-    policy: Policy | Callable[..., Rule]
+    policy: Policy | Callable[..., Rule] | str | Mapping[str, Any]
     state: str | None
     seed: int
     shuffle: bool

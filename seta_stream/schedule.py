@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from seta_stream.errors import ArgumentError
 from seta_stream.losses.histogram import Histogram
-from seta_stream.policies.policy import Policy
+from seta_stream.policies.policy import Policy, expected_share_of, rule_of
+from seta_stream.read.decode import Staged
 
 STANDARD_DEVIATIONS = 4
 """Draws are per sample, so an epoch's size varies by the binomial deviation; `margin` is so many of them."""
@@ -55,12 +56,12 @@ class Steps(int):
 
 def planned_share(policy: Policy, histogram: Histogram, epoch: int) -> PlannedShare:
     """Return the share that a policy will keep in an epoch."""
-    share = policy.expected_share(epoch)
+    share = expected_share_of(policy, epoch)
     if share is not None:
         return PlannedShare(float(share), is_known=True)
     if histogram.seen == 0 and histogram.total:
         histogram = _typical(histogram.total)
-    kept = policy.rule(histogram, epoch).expected_kept(histogram)
+    kept = rule_of(policy, histogram, epoch).expected_kept(histogram)
     return PlannedShare(kept / histogram.total if histogram.total else 0.0, is_known=False)
 
 
@@ -81,34 +82,72 @@ def planned_steps(shares: list[PlannedShare], total: int, global_batch: int, *, 
     return Steps(steps, is_exact=all(planned.is_known for planned in shares), margin=margin)
 
 
+def run_epochs(policy: Policy, decode: object) -> int | None:
+    """Return the run's length in epochs: `num_epochs` of the policy or of a staged decoder; None where neither tells.
+
+    Raises:
+        ArgumentError: a staged decoder needs the length and neither tells, or the two differ.
+    """
+    epochs: int | None = getattr(policy, "num_epochs", None)
+    if not isinstance(decode, Staged):
+        return epochs
+    name, own = type(decode).__name__, getattr(decode, "num_epochs", None)
+    if epochs is None and own is None:
+        raise ArgumentError(
+            f"decode={name} follows the run's progress, and nothing tells how long the run is: the policy "
+            f"{type(policy).__name__} has no num_epochs. Give {name}(num_epochs=…).",
+        )
+    if epochs is not None and own is not None and epochs != own:
+        raise ArgumentError(
+            f"The policy's run has num_epochs={epochs} and {name} has num_epochs={own}: leave the latter out.",
+            expected=epochs,
+            found=own,
+        )
+    return own if epochs is None else epochs
+
+
 class Schedule:
     """Samples consumed and planned of one run.
 
     Args:
-        policy: its `num_epochs`, where it has one, is the length of the run.
+        policy: its shares are planned with.
         total: samples of the corpus.
         global_batch: samples per step.
-        drop_last: whether an epoch's last step may be short.
+        drop_last: whether what does not fill a step is left out.
+        epochs: length of the run, where it is known.
     """
 
-    def __init__(self, policy: Policy, total: int, global_batch: int, *, drop_last: bool) -> None:
+    def __init__(
+        self, policy: Policy, total: int, global_batch: int, *, drop_last: bool, epochs: int | None = None
+    ) -> None:
         self._policy = policy
         self._total = total
         self._global_batch = global_batch
         self._drop_last = drop_last
-        self._epochs: int | None = getattr(policy, "num_epochs", None)
+        self._epochs = epochs
         self._epoch, self._planned = 0, 0
         self.consumed = 0
         """Samples delivered in earlier epochs."""
-        self._later: float | None = None
+        self._run: int | None = None
 
-    def begin(self, epoch: int, planned: int, consumed: int) -> None:
-        """Start an epoch that delivers `planned` samples, after `consumed` ones."""
-        self._epoch, self._planned, self.consumed, self._later = epoch, planned, consumed, None
+    def begin(self, epoch: int, planned: int, counted: Mapping[int, int]) -> None:
+        """Start an epoch that delivers `planned` samples.
+
+        Args:
+            epoch: its number.
+            planned: samples that it delivers.
+            counted: epoch → samples consumed up to its end. Epochs after the last one that was counted, and before
+                this one, were trained elsewhere: each counts as the policy plans it, or as this epoch.
+        """
+        last = max((number for number in counted if number < epoch), default=-1)
+        expected = [expected_share_of(self._policy, number) for number in range(last + 1, epoch)]
+        missing = sum(planned if share is None else share * self._total for share in expected)
+        self.consumed = counted.get(last, 0) + round(missing)
+        self._epoch, self._planned, self._run = epoch, planned, None
 
     def steps(self, epochs: int, histogram: Histogram) -> Steps:
         """Return the steps of the run's first `epochs` epochs, and take that as its length."""
-        self._epochs, self._later = epochs, None
+        self._epochs, self._run = epochs, None
         shares = [planned_share(self._policy, histogram, epoch) for epoch in range(epochs)]
         return planned_steps(shares, self._total, self._global_batch, drop_last=self._drop_last)
 
@@ -117,6 +156,18 @@ class Schedule:
 
         Args:
             delivered: samples of this epoch that were received.
+            histogram: as for `run_samples`.
+
+        Raises:
+            ArgumentError: the length of the run is unknown.
+        """
+        whole = self.run_samples(histogram)
+        return min((self.consumed + delivered) / whole, 1.0) if whole else 1.0
+
+    def run_samples(self, histogram: Callable[[], Histogram]) -> int:
+        """Return the samples of the whole run: consumed, planned for this epoch, and expected later.
+
+        Args:
             histogram: of the losses; asked for once an epoch, where the policy does not fix its shares.
 
         Raises:
@@ -124,9 +175,11 @@ class Schedule:
         """
         if self._epochs is None:
             raise ArgumentError("progress needs the number of epochs: call steps(epochs) once before.")
-        if self._later is None:
+        if self._run is None:
             losses = histogram()
             later = range(self._epoch + 1, self._epochs)
-            self._later = sum(planned_share(self._policy, losses, epoch).share for epoch in later) * self._total
-        whole = self.consumed + self._planned + self._later
-        return min((self.consumed + delivered) / whole, 1.0) if whole else 1.0
+            shares = sum(planned_share(self._policy, losses, epoch).share for epoch in later)
+            # Past the run's end nothing is planned, and progress stays 1.
+            planned = self._planned if self._epoch < self._epochs else 0
+            self._run = self.consumed + planned + round(shares * self._total)
+        return self._run

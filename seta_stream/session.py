@@ -17,10 +17,15 @@ from seta_stream.corpus.ids import ShardTable
 from seta_stream.errors import ArgumentError, CheckpointError, SetaStreamWarning, StateError
 from seta_stream.memory import Chosen, Memory
 from seta_stream.plan.epoch import EpochPlan, Geometry
-from seta_stream.policies import Policy, Rule, describe
+from seta_stream.policies.deciding import columns_of
+from seta_stream.policies.groups import AnyRule
+from seta_stream.policies.policy import Policy, describe
 from seta_stream.read.board import Board
 from seta_stream.schedule import Schedule
 from seta_stream.stats import Stats
+
+_RUN = "run_samples"
+"""In the checkpoint of a stream with a staged decoder: the samples of the whole run, as its epoch began."""
 
 
 class Session:
@@ -32,20 +37,35 @@ class Session:
         geometry: of a run that starts here; a checkpoint brings its own.
         memory: the losses and their lineage.
         board: what workers read.
+        epochs: length of the run, where it is known; a staged decoder needs it.
+        is_staged: whether the decoder is, and the board must tell it where an epoch lies in the run.
     """
 
-    def __init__(self, table: ShardTable, policy: Policy, geometry: Geometry, memory: Memory, board: Board) -> None:
+    def __init__(
+        self,
+        table: ShardTable,
+        policy: Policy,
+        geometry: Geometry,
+        memory: Memory,
+        board: Board,
+        *,
+        epochs: int | None = None,
+        is_staged: bool = False,
+    ) -> None:
         self.memory = memory
         self.board = board
         self.geometry = geometry
-        self.schedule = Schedule(policy, table.total, geometry.global_batch, drop_last=geometry.drop_last)
+        self.schedule = Schedule(
+            policy, table.total, geometry.global_batch, drop_last=geometry.drop_last, epochs=epochs
+        )
+        self._is_staged = is_staged
         self.delivered = 0
         """Samples that the training loop has received since this start of the epoch."""
         self._table = table
         self._policy = policy
         self.current: EpochPlan | None = None
         """The plan of the epoch that is set; None before the first."""
-        self._rule: Rule | None = None
+        self._rule: AnyRule | None = None
         self._base: str | None = None  # the generation that the current epoch's selection was made from
         self._failed: int | None = None  # the epoch that could not be set
         self._is_resumed = False
@@ -82,12 +102,22 @@ class Session:
         consumed = self._finish_epoch()
         self.current, self._failed = None, number
         chosen = self.memory.choose(number)
-        if before is None or number <= before:
-            base = self.memory.base
-            consumed = int(base.facts.get("consumed", 0)) if base is not None else 0
-        self._begin(number, self.geometry, chosen, start=0, consumed=consumed)
+        counted = {before: consumed} if before is not None and consumed else {}
+        base = self.memory.base
+        if base is not None and "consumed" in base.facts:
+            counted[base.epoch] = int(base.facts["consumed"])
+        self._begin(number, self.geometry, chosen, start=0, counted=counted)
 
-    def _begin(self, epoch: int, geometry: Geometry, chosen: Chosen, *, start: int, consumed: int) -> None:
+    def _begin(
+        self,
+        epoch: int,
+        geometry: Geometry,
+        chosen: Chosen,
+        *,
+        start: int,
+        counted: dict[int, int],
+        run: int | None = None,
+    ) -> None:
         rule, selection, weights = chosen
         plan = EpochPlan(selection, geometry, epoch)
         if not 0 <= start <= plan.lanes.steps:
@@ -101,7 +131,10 @@ class Session:
         self.geometry, self.current, self._rule = geometry, plan, rule
         self._base = self.memory.base.name if self.memory.base is not None else None
         self.delivered, self._failed, self._is_resumed = 0, None, False
-        self.schedule.begin(epoch, plan.lanes.planned, consumed)
+        self.schedule.begin(epoch, plan.lanes.planned, counted)
+        if self._is_staged:
+            planned = self.schedule.run_samples(self.memory.histogram) if run is None else run
+            self.board.set_course(self.schedule.consumed, planned)
         self._began = time.monotonic()
 
     def _finish_epoch(self) -> int:
@@ -109,7 +142,7 @@ class Session:
         if self.current is None:
             return 0
         epoch, losses = self.current.epoch, self.memory.losses
-        consumed = self.schedule.consumed + self.received
+        consumed = self.schedule.consumed + self._consumed()
         if losses.bad_losses:
             warnings.warn(
                 f"{losses.bad_losses} losses of epoch {epoch} were NaN or infinite and were not recorded; the samples "
@@ -143,18 +176,25 @@ class Session:
         lanes = self.plan.lanes
         return lanes.steps if self.received >= lanes.planned else self.received // lanes.global_batch
 
+    def _consumed(self) -> int:
+        """Return the samples of this epoch that were trained on: those read, where the loop tells of none."""
+        if self.delivered:
+            return self.received
+        return min(self.received + self.board.sums()["samples"], self.plan.lanes.planned)
+
     def state_dict(self, step: int | None) -> dict[str, Any]:
         """Return the position as plain values; losses recorded so far are written beside."""
         self.check_open()
         plan = self.plan
         assert self._rule is not None  # noqa: S101  (set with the plan)
-        if self.memory.generations is None and not self._rule.is_loss_free:
+        depends = not self._rule.is_loss_free or columns_of(self._policy)
+        if self.memory.generations is None and depends:
             raise StateError(
                 "This epoch's selection depends on losses that live in memory only, so a checkpoint could not repeat "
                 "it: give state= a folder."
             )
         position = self.position if step is None else operator.index(step)
-        return Checkpoint(
+        plain = Checkpoint(
             epoch=plan.epoch,
             step=position,
             geometry=self.geometry,
@@ -166,11 +206,14 @@ class Session:
             pending=self.memory.write_pending(plan.epoch, position),
             consumed=self.schedule.consumed,
         ).to_plain()
+        # Later losses would plan another length, and with it another stage for the rest of this epoch.
+        return {**plain, _RUN: self.board.course.planned} if self._is_staged else plain
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was made."""
         self.check_open()
-        saved = Checkpoint.from_plain(state_dict)
+        run, rest = _take_run(state_dict)
+        saved = Checkpoint.from_plain(rest)
         saved.check(
             fingerprint=self._table.fingerprint().hex(),
             policy=describe(self._policy),
@@ -179,7 +222,8 @@ class Session:
         self.current, self._failed = None, saved.epoch
         chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending)
         saved.check_selected(chosen[1].selected)
-        self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, consumed=saved.consumed)
+        counted = {saved.epoch - 1: saved.consumed}
+        self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, counted=counted, run=run)
         self._is_resumed = True
 
     # ---- figures
@@ -235,3 +279,17 @@ class Session:
                 warnings.warn(error.message, SetaStreamWarning, stacklevel=3)
         self._is_closed = True
         self.memory.close()
+
+
+def _take_run(state_dict: Mapping[str, Any]) -> tuple[int | None, Mapping[str, Any]]:
+    """Return (samples of the run, the rest) of a checkpoint; None where it was made without a staged decoder.
+
+    Raises:
+        CheckpointError: they are no number of samples.
+    """
+    if not isinstance(state_dict, Mapping) or _RUN not in state_dict:
+        return None, state_dict
+    run = state_dict[_RUN]
+    if type(run) is not int or run < 0:
+        raise CheckpointError(f"The checkpoint is damaged: its run has {run!r} samples. Use an older one.", found=run)
+    return run, {name: value for name, value in state_dict.items() if name != _RUN}

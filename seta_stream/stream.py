@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from seta_stream.collective import Collective
 from seta_stream.corpus.ids import ShardTable
-from seta_stream.corpus.indexing import open_corpus
+from seta_stream.corpus.indexing import Corpus, open_corpus
+from seta_stream.corpus.labels import label_samples
 from seta_stream.errors import ArgumentError, StateError
 from seta_stream.memory import Memory
 from seta_stream.options import check_batch, check_choices, check_not_yet, check_one_process, check_seed
@@ -23,12 +24,14 @@ from seta_stream.plan.epoch import EpochPlan, Geometry
 from seta_stream.plan.shuffle import block_length, line_block_length
 from seta_stream.plan.walk import Share
 from seta_stream.policies import Full, Policy, Rule, as_policy
+from seta_stream.policies.deciding import grouping_of
+from seta_stream.policies.groups import Labels
 from seta_stream.read.batches import batched
 from seta_stream.read.board import Board
-from seta_stream.read.decode import Decode, decoder
+from seta_stream.read.decode import Decode, Staged, decoder
 from seta_stream.read.options import Cache, Reading
 from seta_stream.read.reader import Reader
-from seta_stream.schedule import Steps
+from seta_stream.schedule import Steps, run_epochs
 from seta_stream.session import Session
 from seta_stream.stats import Stats
 from seta_stream.store import join, normalise, store_for
@@ -44,14 +47,16 @@ class SetaStream:
 
     Args:
         urls: brace pattern, glob, list of these, or a .txt list of URLs, one per line.
-        policy: decides each epoch from the losses; `Full()` takes everything. A callable (histogram, epoch) → Rule too.
+        policy: decides each epoch from the losses; `Full()` takes everything. A callable (histogram, epoch) → Rule
+            too, or a text as "infobatch(num_epochs=90)".
         state: folder or URL where losses and history are kept; None keeps losses in memory only.
         batch_size: samples per step; None means 1.
         seed: of every draw and shuffle; the same seed gives the same samples in the same order.
         shuffle: False gives corpus order.
         drop_last: leave out what does not fill a step (another part each epoch).
         lanes: (rows, lanes per row) of the plan; for locality only. Default (1, 8).
-        decode: None for bytes; "pil", "rgb8", … or "basic" (see seta_stream.read.decode); or (field, bytes) → value.
+        decode: None for bytes; "pil", "rgb8", … or "basic" (see seta_stream.read.decode); (field, bytes) → value; or
+            one that follows the run's progress, as EfficientTrain().
         on_error: "raise", or "skip": a neighbour stands in for a sample that cannot be decoded, with weight 0.
         fields: read these fields only.
         index: folder or URL of the indexes, where they do not lie beside the shards.
@@ -70,7 +75,7 @@ class SetaStream:
         self,
         urls: str | Sequence[str],
         *,
-        policy: Policy | Callable[..., Rule] = Full(),
+        policy: Policy | Callable[..., Rule] | str | Mapping[str, Any] = Full(),
         state: str | None = None,
         batch_size: int | None = None,
         seed: int = 0,
@@ -101,6 +106,7 @@ class SetaStream:
         if isinstance(fields, str):
             raise ArgumentError(f"fields={fields!r} is one text: give a tuple of field names, as fields=({fields!r},).")
         self.policy = as_policy(policy)
+        epochs = run_epochs(self.policy, decode_value)
         self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
         corpus = open_corpus(urls, index=index, state=folder, storage_options=storage_options)
@@ -109,7 +115,7 @@ class SetaStream:
         length = line_block_length if order == "corpus" else block_length
         block = length(table.mean_bytes, width, batch)
         geometry = Geometry(rows, width, batch, block, 1, seed, order, drop_last)
-        memory = Memory(table, self.policy, seed, folder, state_options, losses)
+        memory = Memory(table, self.policy, seed, folder, state_options, losses, _labels(corpus, self.policy))
         try:
             board = Board(table.first_id)
             if folder is not None:
@@ -119,7 +125,8 @@ class SetaStream:
             raise
         wanted = None if fields is None else tuple(field.lower() for field in fields)
         self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options)
-        self.session = Session(table, self.policy, geometry, memory, board)
+        is_staged = isinstance(decode_value, Staged)
+        self.session = Session(table, self.policy, geometry, memory, board, epochs=epochs, is_staged=is_staged)
 
     @property
     def epoch(self) -> int | None:
@@ -175,10 +182,19 @@ class SetaStream:
 
     # ---- losses
 
-    def record(self, ids: object, losses: object) -> None:
-        """Take the losses of samples, by id: any arrays or lists; NaN and infinite ones are refused and counted."""
+    def record(self, ids: object, losses: object, **recorded: object) -> None:
+        """Take the losses of samples, by id; NaN and infinite ones are refused and counted.
+
+        Args:
+            ids: integers [n] of any array or list; −1 is none.
+            losses: numbers [n], one per id; with `smooth=BLS()` one number for all will do, the mean of their batch.
+            recorded: what the policy asks for besides, as `flags=` (Kakurenbo) or `group=` (PerGroup): [n].
+
+        Raises:
+            LossError: they do not fit each other, the corpus or the policy.
+        """
         self.session.check_open()
-        self.session.memory.losses.record(ids, losses)
+        self.session.memory.losses.record(ids, losses, **recorded)
 
     def weights(self, ids: object) -> NDArray[np.float32]:
         """Return the loss weights of samples in the epoch that is set: float32 [n]; 0 for the id −1."""
@@ -223,7 +239,7 @@ class SetaStream:
         Exact where the policy fixes its shares ahead (a `target`, or no losses), up to `margin` for random draws; else
         an estimate from the losses of today, with `is_exact` False.
         """
-        return self.session.schedule.steps(epochs, self.session.memory.losses.histogram())
+        return self.session.schedule.steps(epochs, self.session.memory.histogram())
 
     @property
     def progress(self) -> float:
@@ -233,7 +249,7 @@ class SetaStream:
             ArgumentError: the policy has no num_epochs and `steps(epochs)` was not called, so the end is unknown.
         """
         received = self.session.received
-        return self.session.schedule.progress(received, self.session.memory.losses.histogram)
+        return self.session.schedule.progress(received, self.session.memory.histogram)
 
     @property
     def stats(self) -> Stats:
@@ -266,6 +282,12 @@ def _order(
     # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
     few = max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE)
     return "shards", width if is_chosen else min(width, few)
+
+
+def _labels(corpus: Corpus, policy: Policy) -> Labels | None:
+    """Return the groups that the index tells, where the policy asks for them."""
+    grouping = grouping_of(policy)
+    return None if grouping is None or grouping.by is None else Labels(*label_samples(corpus, grouping.by))
 
 
 def _write_corpus(folder: str, table: ShardTable, options: Options | None) -> None:

@@ -22,8 +22,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("corpus.sealed", "corpus.header", "corpus.fastruns", "corpus.tar", "corpus.grouping", "corpus.columns",
      "corpus.layout", "corpus.index", "corpus.ids"),
     ("corpus.compressed", "corpus.listing", "corpus.scanning", "corpus.building", "corpus.places", "corpus.bar",
-     "corpus.indexing"),
-    ("losses.envelope", "losses.histogram", "losses.table", "losses.sidecar"),
+     "corpus.indexing", "corpus.labels"),
+    ("losses.columns", "losses.envelope", "losses.histogram", "losses.table", "losses.sidecar"),
     ("policies.",),
     # The acting files of the losses: a generation keeps the rule of the next epoch, so they know its type.
     ("losses.lock", "losses.manifest", "losses.pending", "losses.drafts", "losses.history", "losses.loading",
@@ -40,22 +40,25 @@ LAYERS: list[tuple[str, ...]] = [
 
 SIDEWAYS = {
     # A room that stands apart may import only these rooms and files, however high it stands.
-    "losses.": ("errors", "collective", "store", "losses.", "policies.rule"),
+    "losses.": ("errors", "collective", "store", "losses.", "policies.rule", "policies.groups"),
     "corpus.": ("errors", "store", "corpus."),
-    "policies.": ("errors", "draws", "losses.histogram", "policies."),
+    "policies.": ("errors", "draws", "losses.histogram", "losses.columns", "policies."),
     "plan.": ("errors", "draws", "plan."),
-    "read.": ("errors", "store", "corpus.", "plan.", "read."),
-    "report.": ("errors", "losses.", "policies.", "report."),
+    "read.": ("errors", "draws", "store", "corpus.", "plan.", "read."),
+    # A simulation counts requests by the real plan and spans, which are arithmetic.
+    "report.": ("errors", "draws", "losses.", "policies.", "plan.", "read.spans", "report."),
 }
 
 PURE_MAY_IMPORT = {
     # Standard library and packages that compute, and nothing else. `io` holds bytes in memory; `open` is looked for.
-    "__future__", "array", "collections", "contextlib", "dataclasses", "functools", "hashlib", "inspect", "itertools",
-    "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct", "threadpoolctl", "typing", "zlib",
+    "__future__", "array", "ast", "collections", "contextlib", "dataclasses", "difflib", "functools", "hashlib",
+    "inspect", "itertools", "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct", "threadpoolctl",
+    "types", "typing", "zlib",
 }  # fmt: skip
 PURE = (
     *LAYERS[2], *LAYERS[4], "errors", "draws", "stats", "policies.", "plan.", "read.spans", "read.options",
     "read.batches", "schedule", "checkpoint", "options", "report.summary",
+    "report.losscurves", "report.outcome", "report.prices", "report.readcosts", "report.simulation",
 )  # fmt: skip
 
 FRAMEWORKS = {
@@ -63,8 +66,8 @@ FRAMEWORKS = {
     "torch": ("adapters.torch", "adapters.webdataset", "demo."),
     "webdataset": ("adapters.webdataset",),
     "fsspec": ("store.remote",),
-    "matplotlib": ("report.picture", "demo.fonts"),
-    "PIL": ("read.decode", "demo."),
+    "matplotlib": ("report.picture", "report.comparison", "demo.fonts"),
+    "PIL": ("read.images", "demo."),
     "sklearn": ("policies.kmeans",),
     "joblib": ("corpus.building", "demo.shards"),
     "rich": ("corpus.bar", "cli.", "demo."),

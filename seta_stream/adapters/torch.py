@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from seta_stream.errors import ArgumentError, CheckpointError, LossError
 from seta_stream.options import StreamOptions
 from seta_stream.plan.walk import Share
+from seta_stream.policies.deciding import columns_of
 from seta_stream.read.batches import batched
 from seta_stream.read.reader import Reader
 from seta_stream.schedule import Steps
@@ -60,7 +61,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         self._reader = self._stream.reader
         self._batch_size = batch_size
         self._batches = batches
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[dict[str, torch.Tensor]] = []
+        self._by_step = bool(columns_of(self._stream.policy))
         self._weights: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,14 +111,16 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         self._weights = None
         self.stream.set_epoch(epoch)
 
-    def update(self, ids: torch.Tensor | Sequence[int], loss: torch.Tensor) -> torch.Tensor:
+    def update(self, ids: torch.Tensor | Sequence[int], loss: torch.Tensor, **recorded: torch.Tensor) -> torch.Tensor:
         """Record a step's losses and return the mean of weight × loss, to call backward() on.
 
         Nothing is changed in place, and nothing waits for the device: losses move in groups of steps.
 
         Args:
             ids: int64 [batch_size], the batch's "__index__", on any device; −1 counts with weight 0.
-            loss: float [batch_size], one loss per sample (reduction="none").
+            loss: float [batch_size], one loss per sample (reduction="none"); with `smooth=BLS()` the batch's mean
+                will do, and is multiplied with the mean weight.
+            recorded: what the policy asks for besides, as `flags=` or `group=`: [batch_size].
 
         Returns:
             float scalar: sum of weight × loss, divided by the number of samples.
@@ -128,7 +132,9 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         expected = self._check_step(numbers, loss)
         numbers = numbers.detach().long()
         mean = self._mean(numbers, loss)
-        self._waiting.append((numbers.clone(), loss.detach().float().clone()))
+        each = loss.detach().float().expand(expected)
+        others = {name: torch.as_tensor(values).detach() for name, values in recorded.items()}
+        self._waiting.append({name: one.clone() for name, one in {"ids": numbers, "losses": each, **others}.items()})
         self.stream.session.delivered += expected
         if len(self._waiting) >= FLUSH_STEPS:
             self._flush()
@@ -138,7 +144,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         """Return the mean of weight × loss."""
         if self._reader.board.weights() is None and self._reader.on_error == "raise":
             return loss.mean()
-        return (self._weights_of(ids, loss) * loss).sum() / len(loss)
+        return (self._weights_of(ids, loss) * loss).sum() / len(ids)
 
     def _check_step(self, ids: torch.Tensor, loss: torch.Tensor) -> int:
         """Return the size of the step that comes next, which the losses must have."""
@@ -152,7 +158,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
                 'pass the batch\'s "__index__" as it came.'
             )
         expected = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows
-        if not loss.shape == (expected,) == ids.shape:
+        is_mean = loss.ndim == 0 and self.stream.session.memory.losses.takes_means
+        if not (loss.shape == (expected,) or is_mean) or ids.shape != (expected,):
             raise LossError(
                 f"update() got {tuple(ids.shape)} ids and losses of shape {tuple(loss.shape)}, and this step has "
                 f"{expected} samples: give one loss per sample (reduction='none'), and the DataLoader the dataset's "
@@ -178,18 +185,24 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     def _flush(self) -> None:
         """Move the waiting losses to the stream: one copy from the device for all of them."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            ids = torch.cat([ids for ids, _ in waiting]).cpu().numpy()
-            losses = torch.cat([losses for _, losses in waiting]).cpu().numpy()
-            outside = (ids < -1) | (ids >= self.stream.session.memory.losses.total)
-            self.stream.record(ids[~outside], losses[~outside])
-            self.stream.session.memory.losses.check_ids(ids)  # on a device they could not be checked before
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        names = list(waiting[0])
+        moved = {name: torch.cat([step[name] for step in waiting]).cpu().numpy() for name in names}
+        losses = self.stream.session.memory.losses
+        outside = (moved["ids"] < -1) | (moved["ids"] >= losses.total)
+        # Columns are updated step by step, so that a policy sees each batch by itself.
+        sizes = [len(step["ids"]) for step in waiting] if self._by_step else [len(outside)]
+        for stop, size in zip(np.cumsum(sizes).tolist(), sizes, strict=True):
+            inside = np.arange(stop - size, stop)[~outside[stop - size : stop]]
+            self.stream.record(**{name: values[inside] for name, values in moved.items()})
+        losses.check_ids(moved["ids"])  # on a device they could not be checked before
 
-    def record(self, ids: object, losses: object) -> None:
+    def record(self, ids: object, losses: object, **recorded: object) -> None:
         """Take losses without counting a step, as SetaStream.record does."""
         self._flush()
-        self.stream.record(ids, losses)
+        self.stream.record(ids, losses, **recorded)
 
     # ---- position and figures
 

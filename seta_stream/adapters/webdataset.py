@@ -38,9 +38,9 @@ class SetaWebDataset(webdataset.DataPipeline, FluidInterface):  # type: ignore[m
         """Commit the losses recorded so far and select what the epoch reads."""
         self.source.set_epoch(epoch)
 
-    def update(self, ids: torch.Tensor | Sequence[int], loss: torch.Tensor) -> torch.Tensor:
+    def update(self, ids: torch.Tensor | Sequence[int], loss: torch.Tensor, **recorded: torch.Tensor) -> torch.Tensor:
         """Record a step's losses and return the mean of weight × loss, as SetaDataset.update does."""
-        return self.source.update(ids, loss)
+        return self.source.update(ids, loss, **recorded)
 
     def state_dict(self, step: int | None = None) -> dict[str, Any]:
         """Return the position as plain values."""

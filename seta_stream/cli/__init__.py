@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "train a small recogniser on all samples and on half of them",
     "index": "index shards, so that their samples can be read by range",
     "inspect": "print and plot what a state folder holds",
+    "simulate": "replay a recorded or synthetic history under other policies: what would they save?",
 }
 
 

@@ -6,7 +6,7 @@ Takes a state URL; prints tables on stdout (or JSON), and draws a picture on req
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from seta_stream.errors import SetaStreamError, StateError
 if TYPE_CHECKING:
     from seta_stream.losses.generations import Generations
     from seta_stream.report.summary import Summary
+
+PARTS_SHOWN: Final = 20
+"""Groups of samples in the table; --json tells all."""
 
 
 @click.command("inspect")
@@ -99,7 +102,8 @@ def _print(summary: Summary) -> None:
 
     console = Console()
     console.print(f"[bold]{escape(summary.generation)}[/bold], losses at the end of epoch {summary.epoch}")
-    for table in (_overview(summary), _groups(summary), _epochs(summary)):
+    parts = [_parts(summary)] if summary.parts else []
+    for table in (_overview(summary), _groups(summary), *parts, _epochs(summary)):
         console.print(table)
 
 
@@ -150,6 +154,16 @@ def _groups(summary: Summary) -> Any:
     if unseen:
         share = unseen / summary.samples
         table.add_row("unseen", "", "", f"{unseen:,}", f"{share:.1%}", _bar(summary.unseen_keep))
+    return table
+
+
+def _parts(summary: Summary) -> Any:
+    from rich.markup import escape  # noqa: PLC0415  (as above)
+
+    more = f", the largest {PARTS_SHOWN} of {len(summary.parts):,}" if len(summary.parts) > PARTS_SHOWN else ""
+    table = _grid(f"Decided within{more}", "group of samples", "samples", "kept next")
+    for part in summary.parts[:PARTS_SHOWN]:
+        table.add_row(escape(part.name), f"{part.samples:,}", _bar(part.next_keep))
     return table
 
 

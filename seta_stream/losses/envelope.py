@@ -24,7 +24,7 @@ class FileKind:
 
     Args:
         magic: its first 8 bytes.
-        version: what this release writes; it reads this one and those below.
+        version: the newest that this release knows; it reads this one and those below.
         noun: what messages call it.
         error: what is raised where a file cannot be used.
     """
@@ -35,10 +35,17 @@ class FileKind:
     error: type[StateError]
 
 
-def pack_file(kind: FileKind, header: dict[str, Any], body: bytes = b"") -> bytes:
-    """Return the file's bytes: prefix, msgpack header, body, CRC32 over all before it."""
+def pack_file(kind: FileKind, header: dict[str, Any], body: bytes = b"", *, version: int | None = None) -> bytes:
+    """Return the file's bytes: prefix, msgpack header, body, CRC32 over all before it.
+
+    Args:
+        kind: of the file.
+        header: plain values.
+        body: columns.
+        version: the oldest that can say this; the newest unless given.
+    """
     packed = msgpack.packb(header)
-    data = _PREFIX.pack(kind.magic, kind.version, 0, len(packed)) + packed + body
+    data = _PREFIX.pack(kind.magic, version or kind.version, 0, len(packed)) + packed + body
     whole: bytes = data + _CRC.pack(zlib.crc32(data))
     return whole
 

@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seta_stream.collective import Collective, OneProcess
 from seta_stream.errors import GenerationError, SetaStreamWarning, StateError
 from seta_stream.losses.drafts import MANIFEST_NAME, Draft, LocalDraft, StoreDraft, clean_local
-from seta_stream.losses.histogram import Histogram
-from seta_stream.losses.history import append_history, history_line, read_history
+from seta_stream.losses.history import Judged, append_history, history_line, read_history
 from seta_stream.losses.loading import LoadReport, Shards, load_losses, sidecars
 from seta_stream.losses.lock import StateLock
 from seta_stream.losses.manifest import (
@@ -33,9 +31,9 @@ from seta_stream.losses.manifest import (
     surplus,
     unpack_manifest,
 )
-from seta_stream.losses.pending import HEADER_BYTES, pack_pending, parent_of, unpack_pending
+from seta_stream.losses.pending import HEADER_BYTES, PendingLosses, pack_pending, parent_of, unpack_pending
 from seta_stream.losses.table import LossTable
-from seta_stream.policies.rule import Rule
+from seta_stream.policies.groups import AnyRule
 from seta_stream.store import Options, Store, is_local, join, local_path, store_for
 
 __all__ = ["Generation", "Generations", "LoadReport", "Shards"]
@@ -135,11 +133,11 @@ class Generations:
         epoch: int,
         table: LossTable,
         shards: Shards,
-        rule: Rule | None,
+        rule: AnyRule | None,
         parent: str | None,
         facts: Mapping[str, Any],
         *,
-        histogram: Histogram | None = None,
+        judged: Judged | None = None,
     ) -> str:
         """Write a generation whole, or leave everything as it was; return its name.
 
@@ -152,7 +150,7 @@ class Generations:
             rule: for the next epoch.
             parent: name of the generation that this epoch started from; None for none.
             facts: plain values for the history, as bytes and seconds.
-            histogram: of the table's losses, where it is at hand.
+            judged: how the samples stand, with the rule; by the table's losses unless given.
 
         Raises:
             StateError: nothing could be written, as on a full disk.
@@ -163,7 +161,7 @@ class Generations:
         self.lock()
         if self._lock is not None:
             clean_local(local_path(self._folder))
-        generation = self._compose(epoch, histogram or table.histogram(), rule, parent, facts)
+        generation = self._compose(epoch, judged or Judged(table.histogram(), rule), parent, facts)
         self._write(generation, table, shards)
         self._tell_history(generation.name)
         self._remove_surplus(generation.name)
@@ -189,22 +187,30 @@ class Generations:
         """Return the lines of history.jsonl, oldest first."""
         return read_history(self._store, self._history)
 
-    def write_pending(self, name: str, ids: ArrayLike, losses: ArrayLike, *, parent: str | None = None) -> None:
+    def write_pending(
+        self,
+        name: str,
+        ids: ArrayLike,
+        losses: ArrayLike,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        parent: str | None = None,
+    ) -> None:
         """Keep losses that belong to no generation yet; they go when the generation `parent` goes.
 
         Raises:
             StateError: nothing could be written.
         """
         try:
-            self._store.write(join(self._pending, name), pack_pending(ids, losses, parent))
+            self._store.write(join(self._pending, name), pack_pending(ids, losses, parent, columns or {}))
         except OSError as error:
             raise StateError(
                 f"Cannot write the pending losses {name} to {self._pending}: {error}. Free space there, or give the "
                 "state folder the rights to write."
             ) from error
 
-    def read_pending(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return ids int64 [n] and losses float32 [n].
+    def read_pending(self, name: str) -> PendingLosses:
+        """Return what `write_pending` kept.
 
         Raises:
             StateError: they are gone, or the file is damaged.
@@ -227,19 +233,17 @@ class Generations:
             return LocalDraft(local_path(self._folder), name)
         return StoreDraft(self._store, join(self._folder, name))
 
-    def _compose(
-        self, epoch: int, histogram: Histogram, rule: Rule | None, parent: str | None, facts: Mapping[str, Any]
-    ) -> Generation:
+    def _compose(self, epoch: int, judged: Judged, parent: str | None, facts: Mapping[str, Any]) -> Generation:
         name, kept_facts = generation_name(epoch, secrets.token_hex(4)), plain(facts)
         return Generation(
             name=name,
             epoch=epoch,
             parent=parent,
-            rule=rule,
+            rule=judged.rule,
             facts=kept_facts,
             sequence=max((one.sequence for one in self.kept()), default=0) + 1,
             root=epoch if parent is None else self.get(parent).root,
-            line=history_line(name, epoch, parent, rule, histogram, kept_facts),
+            line=history_line(name, epoch, parent, judged, kept_facts),
         )
 
     def _write(self, generation: Generation, table: LossTable, shards: Shards) -> None:

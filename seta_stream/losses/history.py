@@ -9,23 +9,46 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from seta_stream.errors import SetaStreamWarning
+from seta_stream.losses.columns import LOSS
 from seta_stream.losses.histogram import Histogram
+from seta_stream.policies.groups import AnyRule
 from seta_stream.policies.rule import Rule
 from seta_stream.store import Store, is_local, local_path
 
 
-def history_line(
-    generation: str, epoch: int, parent: str | None, rule: Rule | None, histogram: Histogram, facts: object
-) -> dict[str, Any]:
-    """Return what the history keeps of an epoch, as plain values.
+@dataclass(frozen=True)
+class Judged:
+    """How the samples stand at an epoch's end.
 
-    `histogram` is of the losses at the epoch's end; `rule` is for the next epoch and was made from it;
-    `expected_share` is the share of samples that it keeps.
+    Args:
+        histogram: of their scores.
+        rule: for the next epoch, made from it; None where there is none.
+        groups: where the rule is one per group of samples: (samples, those kept in expectation) of each.
+        judged_by: "loss", or "score" where the policy makes another number of what is remembered.
     """
+
+    histogram: Histogram
+    rule: AnyRule | None
+    groups: Mapping[str, tuple[int, float]] | None = None
+    judged_by: str = LOSS
+
+    @property
+    def expected_share(self) -> float | None:
+        """The share of the samples that the rule keeps; None where that is unknown."""
+        if isinstance(self.rule, Rule):
+            return self.rule.expected_kept(self.histogram) / max(self.histogram.total, 1)
+        groups = (self.groups or {}).values()
+        return sum(kept for _, kept in groups) / max(sum(there for there, _ in groups), 1) if groups else None
+
+
+def history_line(generation: str, epoch: int, parent: str | None, judged: Judged, facts: object) -> dict[str, Any]:
+    """Return what the history keeps of an epoch, as plain values."""
+    histogram, rule = judged.histogram, judged.rule
     merged = histogram.merged(512)
     seen = histogram.seen > 0
     return {
@@ -39,7 +62,9 @@ def history_line(
         "maximum": histogram.maximum if seen else None,
         "mean": histogram.mean if seen else None,
         "rule": None if rule is None else rule.to_plain(),
-        "expected_share": None if rule is None else rule.expected_kept(histogram) / max(histogram.total, 1),
+        "expected_share": judged.expected_share,
+        "judged_by": judged.judged_by,
+        "groups": None if judged.groups is None else {name: list(told) for name, told in judged.groups.items()},
         "histogram": {"edges": merged.edges.tolist(), "counts": merged.counts.tolist()},
         "facts": facts,
     }

@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seta_stream.errors import ReadError, SetaStreamWarning, SidecarError
 from seta_stream.losses.drafts import in_groups
 from seta_stream.losses.envelope import stored_crc
 from seta_stream.losses.manifest import Generation, SidecarEntry, pair_by_digest
-from seta_stream.losses.sidecar import pack, unpack
+from seta_stream.losses.sidecar import Remembered, pack, unpack
 from seta_stream.losses.table import LossTable
 from seta_stream.store import Store, join
 
 _IN_FLIGHT: Final = 16
-
-Columns = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 class Shards(Protocol):
@@ -61,13 +58,13 @@ def load_losses(store: Store, folder: str, generation: Generation, table: LossTa
     damaged: list[tuple[int, str]] = []
     for shard, entry, data in _read(store, join(folder, generation.name), pairs):
         samples = len(table.losses(shard))
-        columns = np.full(samples, np.nan, np.float32), np.full(samples, 255, np.uint8)
+        held = Remembered(np.full(samples, np.nan, np.float32), np.full(samples, 255, np.uint8), {})
         if entry is not None:
             try:
-                columns = _checked(data, entry, samples, f"{generation.name}/{entry.file}")
+                held = _checked(data, entry, samples, f"{generation.name}/{entry.file}")
             except SidecarError as error:
                 damaged.append((shard, error.message))
-        table.load(shard, *columns)
+        table.load(shard, *held)
     if damaged:
         unseen = sum(len(table.losses(shard)) for shard, _ in damaged)
         warnings.warn(
@@ -98,25 +95,26 @@ def _read(
                 yield shard, entry, data
 
 
-def _checked(data: bytes | None, entry: SidecarEntry, samples: int, name: str) -> Columns:
+def _checked(data: bytes | None, entry: SidecarEntry, samples: int, name: str) -> Remembered:
     if data is None:
         raise SidecarError(f"Cannot use the sidecar {name}: it is not there.")
-    losses, ages = unpack(data, entry.digest, name=name)
-    if stored_crc(data) != entry.crc or len(losses) != samples:
+    held = unpack(data, entry.digest, name=name)
+    if stored_crc(data) != entry.crc or len(held.losses) != samples:
         raise SidecarError(
             f"Cannot use the sidecar {name}: it is whole, but not the one that the manifest lists "
-            f"({len(losses)} samples, checksum {stored_crc(data):08x}; expected {samples} and {entry.crc:08x}).",
+            f"({len(held.losses)} samples, checksum {stored_crc(data):08x}; expected {samples} and {entry.crc:08x}).",
             expected=(samples, entry.crc),
-            found=(len(losses), stored_crc(data)),
+            found=(len(held.losses), stored_crc(data)),
         )
-    return losses, ages
+    return held
 
 
 def sidecars(table: LossTable, shards: Shards, entries: list[SidecarEntry]) -> Iterator[tuple[str, bytes]]:
     """Yield the name and bytes of each sidecar, and note its entry."""
     for shard, digest in enumerate(shards.digests):
-        losses = table.losses(shard)
-        data = pack(losses, table.ages(shard), digest)
-        entry = SidecarEntry(f"{shard:06d}.losses", digest, len(losses), stored_crc(data))
+        part = slice(*table.first_id[shard : shard + 2].tolist())
+        columns = {name: column[part] for name, column in table.columns.items()}
+        data = pack(table.values[part], table.all_ages[part], digest, columns)
+        entry = SidecarEntry(f"{shard:06d}.losses", digest, part.stop - part.start, stored_crc(data))
         entries.append(entry)
         yield entry.file, data

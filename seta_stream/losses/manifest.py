@@ -15,7 +15,7 @@ import numpy as np
 
 from seta_stream.errors import GenerationError, PolicyError, StateError
 from seta_stream.losses.envelope import FileKind, pack_file, unpack_file
-from seta_stream.policies.rule import Rule
+from seta_stream.policies.groups import AnyRule, rule_from_plain
 
 MANIFEST: Final = FileKind(b"SETAMANI", 1, "manifest", GenerationError)
 KEPT: Final = 3
@@ -60,7 +60,7 @@ class Generation:
     name: str
     epoch: int
     parent: str | None
-    rule: Rule | None
+    rule: AnyRule | None
     facts: Mapping[str, Any]
     sequence: int = 0
     root: int = 0
@@ -135,7 +135,7 @@ def unpack_manifest(data: bytes, *, name: str) -> Generation:
     try:
         rule, sidecars = header.pop("rule"), header.pop("sidecars")
         return Generation(
-            rule=None if rule is None else Rule.from_plain(rule),
+            rule=None if rule is None else rule_from_plain(rule),
             sidecars=tuple(SidecarEntry(*one) for one in sidecars),
             **header,
         )

@@ -2,49 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seta_stream.errors import StateError
+from seta_stream.losses.columns import pack_columns, unpack_columns
 from seta_stream.losses.envelope import FileKind, pack_file, peek_header, unpack_file
 
-PENDING: Final = FileKind(b"SETAPEND", 1, "pending losses", StateError)
+PENDING: Final = FileKind(b"SETAPEND", 2, "pending losses", StateError)
 HEADER_BYTES: Final = 512
 """The first bytes of a file hold its header."""
 
 
-def pack_pending(ids: ArrayLike, losses: ArrayLike, parent: str | None) -> bytes:
+_PLAIN_VERSION: Final = 1
+_NONE: Final[Mapping[str, NDArray[Any]]] = MappingProxyType({})
+
+
+class PendingLosses(NamedTuple):
+    """What was remembered of the samples seen since a generation.
+
+    Args:
+        ids: int64 [n].
+        losses: float32 [n].
+        columns: what else the policy remembers: one array [n] per name.
+    """
+
+    ids: NDArray[np.int64]
+    losses: NDArray[np.float32]
+    columns: dict[str, NDArray[Any]]
+
+
+def pack_pending(
+    ids: ArrayLike, losses: ArrayLike, parent: str | None, columns: Mapping[str, NDArray[Any]] = _NONE
+) -> bytes:
     """Return the file of these losses.
 
     Args:
         ids: int64 [n].
         losses: float32 [n].
         parent: name of the generation that they were recorded on top of.
+        columns: what else is remembered: one array [n] per name.
     """
     id_column, loss_column = np.asarray(ids, "<i8"), np.asarray(losses, "<f4")
-    header = {"losses": len(id_column), "parent": parent}
-    return pack_file(PENDING, header, id_column.tobytes() + loss_column.tobytes())
+    header: dict[str, Any] = {"losses": len(id_column), "parent": parent}
+    body = id_column.tobytes() + loss_column.tobytes()
+    if not columns:
+        return pack_file(PENDING, header, body, version=_PLAIN_VERSION)
+    header["columns"], rest = pack_columns(columns)
+    return pack_file(PENDING, header, body + rest)
 
 
-def unpack_pending(data: bytes, *, name: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return ids int64 [n] and losses float32 [n].
+def unpack_pending(data: bytes, *, name: str) -> PendingLosses:
+    """Return what a file of pending losses holds.
 
     Raises:
         StateError: the file is damaged, foreign or of a future version.
     """
     header, body = unpack_file(PENDING, data, name=name)
     count = header.get("losses")
-    if not isinstance(count, int) or len(body) != 12 * count:
+    if not isinstance(count, int) or count < 0 or len(body) < 12 * count:
         raise StateError(
             f"Cannot use the pending losses {name}: {count} losses do not take {len(body)} bytes. Use an older "
             "checkpoint.",
             expected=count,
             found=len(body),
         )
+    try:
+        columns = unpack_columns(header.get("columns", []), body[12 * count :], count)
+    except ValueError as error:
+        raise StateError(f"Cannot use the pending losses {name}: {error}. Use an older checkpoint.") from error
     ids = np.frombuffer(body, "<i8", count).astype(np.int64)
-    return ids, np.frombuffer(body, "<f4", count, offset=8 * count).astype(np.float32)
+    return PendingLosses(ids, np.frombuffer(body, "<f4", count, offset=8 * count).astype(np.float32), columns)
 
 
 def parent_of(first_bytes: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The sidecar: one shard's losses and ages as a file.
+"""The sidecar: one shard's losses and ages, and what else its policy remembers, as a file.
 
 Takes arrays or bytes; gives the other. Pure. The format is told byte by byte in docs/formats/state.md, and a test
 holds its golden bytes.
@@ -6,17 +6,20 @@ holds its golden bytes.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import SidecarError
+from seta_stream.losses.columns import pack_columns, unpack_columns
 from seta_stream.losses.envelope import FileKind, pack_file, unpack_file
 from seta_stream.losses.histogram import bin_values, codes, round_losses
 from seta_stream.losses.table import MAX_AGE
 
-SIDECAR: Final = FileKind(b"SETALOSS", 1, "sidecar", SidecarError)
+SIDECAR: Final = FileKind(b"SETALOSS", 2, "sidecar", SidecarError)
 
 _HALF: Final = "float16"
 _CODES: Final = "code20"
@@ -25,15 +28,37 @@ _UNSEEN_CODE: Final = 0xFFFFF
 _DAMAGED: Final = "Its samples count as unseen until they are recorded again."
 
 
-def pack(losses: NDArray[np.float32], ages: NDArray[np.uint8], digest: bytes) -> bytes:
+_PLAIN_VERSION: Final = 1
+"""Of a sidecar without further columns, which every release reads."""
+
+Columns = Mapping[str, NDArray[Any]]
+_NONE: Final[Columns] = MappingProxyType({})
+
+
+class Remembered(NamedTuple):
+    """What a sidecar holds.
+
+    Args:
+        losses: float32 [samples], NaN where never seen.
+        ages: uint8 [samples].
+        columns: what the policy remembered beside them: one array [samples] per name.
+    """
+
+    losses: NDArray[np.float32]
+    ages: NDArray[np.uint8]
+    columns: dict[str, NDArray[Any]]
+
+
+def pack(losses: NDArray[np.float32], ages: NDArray[np.uint8], digest: bytes, columns: Columns = _NONE) -> bytes:
     """Return the sidecar of one shard.
 
-    Two bytes per loss where every one is a float16, else two and a half; one byte per age.
+    Two bytes per loss where every one is a float16, else two and a half; one byte per age; columns as wide as they are.
 
     Args:
         losses: float32 [samples]; rounded here, which changes nothing for those of a table. Not finite: never seen.
         ages: uint8 [samples].
         digest: the 16 bytes of the shard's index, which the file must match to be used.
+        columns: what else is remembered: one array [samples] per name.
     """
     rounded = round_losses(losses) if len(losses) else np.empty(0, np.float32)
     seen = np.isfinite(rounded)
@@ -45,13 +70,14 @@ def pack(losses: NDArray[np.float32], ages: NDArray[np.uint8], digest: bytes) ->
         column = _pack_codes(np.where(seen, codes(rounded), _UNSEEN_CODE))
     header = {"samples": len(rounded), "digest": digest, "losses": _HALF if fits else _CODES}
     age_column = np.where(seen, ages, np.uint8(MAX_AGE)).astype(np.uint8).tobytes()
-    return pack_file(SIDECAR, header, column + age_column)
+    if not columns:
+        return pack_file(SIDECAR, header, column + age_column, version=_PLAIN_VERSION)
+    header["columns"], rest = pack_columns(columns)
+    return pack_file(SIDECAR, header, column + age_column + rest)
 
 
-def unpack(
-    data: bytes, digest: bytes | None = None, *, name: str = ""
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return the losses float32 [samples] (NaN: never seen) and ages uint8 [samples] of a sidecar.
+def unpack(data: bytes, digest: bytes | None = None, *, name: str = "") -> Remembered:
+    """Return what a sidecar holds.
 
     Args:
         data: the whole file.
@@ -73,15 +99,19 @@ def unpack(
             found=_hex(header.get("digest")),
         )
     width = samples * 2 if kind == _HALF else (samples + 1) // 2 * 5
-    if len(body) != width + samples:
+    if len(body) < width + samples:
         raise _broken(name, f"{samples} samples need {width + samples} bytes and {len(body)} are there", header)
+    try:
+        columns = unpack_columns(header.get("columns", []), body[width + samples :], samples)
+    except ValueError as error:
+        raise _broken(name, str(error), header) from error
     if kind == _HALF:
         losses = np.frombuffer(body, "<f2", samples).astype(np.float32)
     else:
         losses = _unpack_codes(body[:width], samples)
     if np.isinf(losses).any():
         raise _broken(name, "it holds infinite losses", header)
-    return losses, np.frombuffer(body, np.uint8, samples, offset=width).copy()
+    return Remembered(losses, np.frombuffer(body, np.uint8, samples, offset=width).copy(), columns)
 
 
 def _pack_codes(bins: NDArray[np.int32]) -> bytes:

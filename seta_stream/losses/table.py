@@ -1,12 +1,13 @@
 """The loss table: the last loss of every sample, and how many epochs ago it was seen.
 
-Takes ids and losses in any array; gives float32 losses, uint8 ages and histograms. Five bytes per sample, nothing per
-sample as a Python object. Pure: no files, no clocks.
+Takes ids and losses in any array; gives float32 losses, uint8 ages and histograms. Five bytes per sample and what the
+policy's columns take, nothing per sample as a Python object. Pure: no files, no clocks.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seta_stream.errors import LossError
+from seta_stream.losses.columns import AGE, LOSS, Column, recorded_names
 from seta_stream.losses.histogram import Histogram, round_losses
 
 MAX_AGE: Final = 255
@@ -31,14 +33,25 @@ class LossTable:
 
     Args:
         samples_per_shard: int64 [shards].
+        columns: what else is remembered of each sample.
+        takes_means: one loss may be recorded for many ids, the mean of their batch.
     """
 
-    def __init__(self, samples_per_shard: ArrayLike) -> None:
+    def __init__(
+        self, samples_per_shard: ArrayLike, columns: Sequence[Column] = (), *, takes_means: bool = False
+    ) -> None:
         counts = np.asarray(samples_per_shard, dtype=np.int64).reshape(-1)
         self.first_id: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)])
         self.total = int(self.first_id[-1])
         self.values: NDArray[np.float32] = np.full(self.total, np.nan, np.float32)
         self.all_ages: NDArray[np.uint8] = np.full(self.total, MAX_AGE, np.uint8)
+        self.columns: dict[str, NDArray[Any]] = {one.name: one.fresh(self.total) for one in columns}
+        """What the policy's columns hold: one array [total] per name."""
+        self.takes: Final = recorded_names(columns)
+        """The names that `record` takes beside the losses."""
+        self.takes_means: Final = takes_means
+        """Whether one loss may be recorded for many ids."""
+        self._columns = tuple(columns)
         self.recorded = 0
         """Losses that entered since the last `advance`."""
         self.bad_losses = 0
@@ -57,19 +70,23 @@ class LossTable:
         """Return how many epochs ago each sample of one shard was seen, a view: uint8 [samples], 255 if never."""
         return self.all_ages[self.first_id[shard] : self.first_id[shard + 1]]
 
-    def record(self, ids: object, losses: object) -> None:
+    def record(self, ids: object, losses: object, **recorded: object) -> None:
         """Take the losses of some samples; where an id comes twice, the last finite loss stays.
 
         Args:
             ids: integers [n] of any dtype that can count to the last id: numpy, torch (any device), jax, or a list.
                 -1 stands for no sample and is ignored.
-            losses: numbers [n] of any float dtype, bfloat16 included, one per id.
+            losses: numbers [n] of any float dtype, bfloat16 included, one per id; or one for all, where `takes_means`.
+            recorded: what the policy's columns ask for, by name: integers [n] for integer columns, else numbers.
 
         Raises:
-            LossError: ids are not integers, are too narrow or out of range; losses are not numbers, or not one per id.
+            LossError: ids are not integers, are too narrow or out of range; losses are not numbers, or not one per id;
+                something is recorded that no column asks for, or that does not fit its column.
         """
         id_array = _ids(ids, self.total)
         loss_array = _losses(losses)
+        if self.takes_means and loss_array.shape == (1,):
+            loss_array = np.repeat(loss_array, id_array.size)
         if id_array.shape != loss_array.shape:
             raise LossError(
                 f"Cannot record losses: {_shape(id_array)} ids came with {_shape(loss_array)} losses. Give one loss "
@@ -77,19 +94,80 @@ class LossTable:
                 expected=id_array.shape,
                 found=loss_array.shape,
             )
+        extras = self._extras(recorded, len(id_array)) if recorded else {}
         if not len(id_array):
             return
         # Seen as unsigned, -1 and all below lie beyond any id, so one comparison checks both ends.
         if np.maximum.reduce(id_array.view(_UNSIGNED[id_array.itemsize])) >= self.total:
-            id_array, loss_array = self._real(id_array, loss_array)
+            self.check_ids(id_array)
+            id_array, loss_array, extras = _only(id_array >= 0, id_array, loss_array, extras)
         rounded = round_losses(loss_array)
         finite = np.isfinite(rounded)
         if not np.logical_and.reduce(finite):
-            id_array, rounded = id_array[finite], rounded[finite]
-            self.bad_losses += len(finite) - len(rounded)
+            self.bad_losses += int(np.count_nonzero(~finite))
+            id_array, rounded, extras = _only(finite, id_array, rounded, extras)
+        if self._columns:
+            self._update(id_array, {LOSS: rounded, **extras})
         self.values[id_array] = rounded  # numpy promises that the last of equal indices wins
         self.all_ages[id_array] = 0
-        self.recorded += len(rounded)
+        self.recorded += len(id_array)
+
+    def _extras(self, recorded: Mapping[str, object], count: int) -> dict[str, NDArray[Any]]:
+        """Return what is recorded beside the losses as arrays [count]."""
+        extras = {}
+        for name, given in recorded.items():
+            if name not in self.takes:
+                known = f"the policy asks for {', '.join(self.takes)}" if self.takes else "the policy asks for nothing"
+                raise LossError(
+                    f"Cannot record {name}=: {known} beside the losses. Leave it out, or give the policy that uses it.",
+                    expected=self.takes,
+                    found=name,
+                )
+            extras[name] = _array(given, name)
+            if extras[name].shape != (count,):
+                raise LossError(
+                    f"Cannot record {name}=: {_shape(extras[name])} values came with {count} ids. Give one per id.",
+                    expected=(count,),
+                    found=extras[name].shape,
+                )
+        return extras
+
+    def _update(self, ids: NDArray[Any], new: Mapping[str, NDArray[Any]]) -> None:
+        """Bring the columns up to date with what one call recorded of some samples."""
+        old = self.remembered(ids)
+        for column in self._columns:
+            if column.source in new:
+                values = np.asarray(column.update(old, new[column.source]))
+                _check_fits(column, values)
+                self.columns[column.name][ids] = values
+
+    def remembered(self, part: Any = slice(None)) -> dict[str, NDArray[Any]]:
+        """Return the losses, ages and columns of some samples, by name: arrays [n]; of all, views.
+
+        Args:
+            part: ids [n], or a slice of them.
+        """
+        columns = {name: column[part] for name, column in self.columns.items()}
+        return {LOSS: self.values[part], AGE: self.all_ages[part], **columns}
+
+    def restore(self, ids: NDArray[Any], losses: ArrayLike, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Put back what was remembered of samples seen in this epoch, as it was: no column is updated.
+
+        Args:
+            ids: int64 [n].
+            losses: float32 [n].
+            columns: one array [n] per name; names that the policy does not ask for are passed over.
+
+        Raises:
+            LossError: an id is none of the corpus.
+        """
+        self.check_ids(ids)
+        self.values[ids] = round_losses(losses)
+        self.all_ages[ids] = 0
+        self.recorded += len(ids)
+        for name, values in columns.items():
+            if name in self.columns:
+                self.columns[name][ids] = values
 
     def check_ids(self, ids: NDArray[Any]) -> None:
         """Refuse ids that the corpus does not have; -1 is none and passes.
@@ -110,11 +188,6 @@ class LossTable:
                 found=wrong,
             )
 
-    def _real(self, ids: NDArray[Any], losses: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        self.check_ids(ids)
-        real = ids >= 0
-        return ids[real], losses[real]
-
     def advance(self, epochs: int = 1) -> None:
         """Make every sample `epochs` older, up to 255, and start the counts of the next epoch."""
         step = min(max(epochs, 0), MAX_AGE)
@@ -122,13 +195,17 @@ class LossTable:
         self.all_ages += np.uint8(step)
         self.recorded = self.bad_losses = 0
 
-    def load(self, shard: int, losses: ArrayLike, ages: ArrayLike) -> None:
-        """Replace the losses and ages of one shard.
+    def load(
+        self, shard: int, losses: ArrayLike, ages: ArrayLike, columns: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        """Replace the losses, ages and columns of one shard.
 
         Args:
             shard: its number.
             losses: float32 [samples], rounded here; not finite means never seen.
             ages: uint8 [samples]; 255 is set where never seen.
+            columns: what the policy's columns held [samples]. One that is missing starts as if each last loss had been
+                recorded once.
 
         Raises:
             LossError: the columns are not as long as the shard.
@@ -146,10 +223,51 @@ class LossTable:
         seen = np.isfinite(rounded)
         self.losses(shard)[:] = np.where(seen, rounded, np.float32(np.nan))
         self.ages(shard)[:] = np.where(seen, np.asarray(ages, np.uint8), np.uint8(MAX_AGE))
+        if self._columns:
+            self._load_columns(shard, rounded, seen, columns or {})
+
+    def _load_columns(
+        self,
+        shard: int,
+        losses: NDArray[np.float32],
+        seen: NDArray[np.bool_],
+        columns: Mapping[str, NDArray[Any]],
+    ) -> None:
+        count = int(np.count_nonzero(seen))
+        old: dict[str, NDArray[Any]] = {one.name: one.fresh(count) for one in self._columns}
+        old |= {LOSS: np.full(count, np.nan, np.float32), AGE: np.full(count, MAX_AGE, np.uint8)}
+        for column in self._columns:
+            held = columns.get(column.name)
+            if held is None or held.shape != seen.shape or held.dtype != column.dtype:
+                held = column.fresh(len(seen))
+                if column.source == LOSS and count:
+                    held[seen] = column.update(old, losses[seen])
+            self.columns[column.name][self.first_id[shard] : self.first_id[shard + 1]] = held
 
     def histogram(self) -> Histogram:
         """Return the histogram of all losses; samples never seen are its unseen ones."""
         return Histogram.of(self.values)
+
+
+def _only(
+    usable: NDArray[np.bool_], ids: NDArray[Any], losses: NDArray[Any], extras: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
+    return ids[usable], losses[usable], {name: values[usable] for name, values in extras.items()}
+
+
+def _check_fits(column: Column, values: NDArray[Any]) -> None:
+    """Refuse what an integer column cannot hold."""
+    dtype = np.dtype(column.dtype)
+    if dtype.kind == "f" or not values.size:
+        return
+    limits = np.iinfo(dtype)
+    if values.dtype.kind not in "biu" or values.min() < limits.min or values.max() > limits.max:
+        raise LossError(
+            f"Cannot record {column.source}=: column {column.name} holds whole numbers from {limits.min} to "
+            f"{limits.max}, and {values.dtype} values up to {values.max()} came. Pass integers in that range.",
+            expected=(limits.min, limits.max),
+            found=str(values.dtype),
+        )
 
 
 def _ids(given: object, total: int) -> NDArray[Any]:

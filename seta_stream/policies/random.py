@@ -1,13 +1,13 @@
-"""Random pruning, by one draw for the run or a new one each epoch: the baselines that need no losses. Pure."""
+"""Random pruning, by one draw for the run, a new one each epoch, or in turns: what needs no losses. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from seta_stream.errors import PolicyError
 from seta_stream.losses.histogram import Histogram
 from seta_stream.policies.rule import Rule
+from seta_stream.policies.shares import check_share
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,35 @@ class DynamicRandom:
         return 1.0 - self.prune_ratio
 
 
-def check_share(name: str, value: object) -> None:
-    """Refuse what is not a number in [0, 1).
+@dataclass(frozen=True)
+class RS2:
+    """Keeps a share 1 - `prune_ratio` in turns: epoch after epoch the next part of one random order.
+
+    No sample is read twice before all were read once. With keep = 1 - `prune_ratio`, 1 / keep epochs take every sample
+    exactly once where that is a whole number; else a cycle ends inside an epoch, which goes on with the next one.
+
+    Args:
+        prune_ratio: the share left out of each epoch, in [0, 1).
 
     Raises:
-        PolicyError: naming the setting.
+        PolicyError: another `prune_ratio`.
+    Source:
+        RS2 without replacement: Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of
+        Learning", ICLR 2024, arXiv 2305.18424. Where we differ: one order serves all cycles (theirs: a new one each),
+        and an epoch's size varies as that of samples drawn one by one.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise PolicyError(
-            f"{name}={value!r}: give the share of samples to leave out, at least 0 and below 1, as {name}=0.5.",
-            expected="[0, 1)",
-            found=value,
-        )
+
+    prune_ratio: float
+    needs_losses: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_share("prune_ratio", self.prune_ratio)
+
+    def rule(self, histogram: Histogram, epoch: int) -> Rule:  # noqa: ARG002  (the protocol's signature)
+        """Return one step, whose samples take turns."""
+        keep = 1.0 - self.prune_ratio
+        return Rule([], [keep], unseen_keep=keep, draw="slice")
+
+    def expected_share(self, epoch: int) -> float:  # noqa: ARG002
+        """Return 1 - prune_ratio."""
+        return 1.0 - self.prune_ratio

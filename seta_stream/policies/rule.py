@@ -6,7 +6,7 @@ processes. Pure, single-threaded numpy in chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -192,13 +192,27 @@ def select(
         can be kept has the weight 1.
     """
     decider = rule.decider(epoch)
-    mask = np.empty(len(values), np.bool_)
-    weight = np.zeros(len(values), np.float32) if decider.weighted else None
-    source = rule.words(seed, epoch) if decider.draws else None
-    for begin, stop, words in _blocks(first_id, source):
+    return sweep(decider, lambda part: decider.steps(values[part]), first_id, rule.words(seed, epoch))
+
+
+def sweep(
+    decider: Decider, steps_of: Callable[[slice], NDArray[Any]], first_id: NDArray[np.int64], source: WordSource
+) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+    """Return mask bool [total] and weight float32 [total] (None where every kept sample has 1), in small pieces.
+
+    Args:
+        decider: of the epoch.
+        steps_of: gives the steps of a slice of samples.
+        first_id: int64 [shards + 1].
+        source: of the words.
+    """
+    total = int(first_id[-1])
+    mask = np.empty(total, np.bool_)
+    weight = np.zeros(total, np.float32) if decider.weighted else None
+    for begin, stop, words in _blocks(first_id, source if decider.draws else None):
         for start in range(begin, stop, _CHUNK):
             part = slice(start, min(start + _CHUNK, stop))
-            steps = decider.steps(values[part])
+            steps = steps_of(part)
             mask[part] = decider.mask(steps, None if words is None else words[start - begin : part.stop - begin])
             if weight is not None:
                 np.copyto(weight[part], decider.weight[steps], where=mask[part])

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from seta_stream.errors import PolicyError
 from seta_stream.losses.histogram import Histogram
 from seta_stream.policies.kmeans import Groups, kmeans
-from seta_stream.policies.random import check_share
 from seta_stream.policies.rule import Rule
+from seta_stream.policies.shares import check_count, check_portion, check_share
 
 DEFAULT_PRUNE_RATIO: Final = 0.1
 
@@ -65,13 +65,13 @@ class SeTa:
     published: bool = False
 
     def __post_init__(self) -> None:
-        _check_count("num_epochs", self.num_epochs)
-        _check_count("num_group", self.num_group)
+        check_count("num_epochs", self.num_epochs)
+        check_count("num_group", self.num_group)
         _check_window(self.window_scale, self.num_group)
-        _check_portion("delta", self.delta, zero=True)
-        _check_portion("min_share", self.min_share, zero=False)
+        check_portion("delta", self.delta, zero=True)
+        check_portion("min_share", self.min_share, zero=False)
         if self.prune_ratio is not None and self.published:
-            _check_portion("prune_ratio", self.prune_ratio, zero=True)
+            check_portion("prune_ratio", self.prune_ratio, zero=True)
         elif self.prune_ratio is not None:
             check_share("prune_ratio", self.prune_ratio)
         if self.target is not None:
@@ -242,18 +242,6 @@ def _neighbours(window: range, groups: int) -> list[int]:
 
 def _share(wanted: float, there: int) -> float:
     return min(1.0, max(0.0, wanted / there)) if there else 1.0
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PolicyError(f"{name}={value!r}: give a whole number, at least 1.", found=value)
-
-
-def _check_portion(name: str, value: Any, *, zero: bool) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (0 <= value <= 1) or (value == 0 and not zero):
-        span = "[0, 1]" if zero else "(0, 1]"
-        raise PolicyError(f"{name}={value!r}: give a number in {span}.", expected=span, found=value)
 
 
 def _check_window(scale: Any, num_group: int) -> None:

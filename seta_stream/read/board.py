@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from seta_stream.errors import UnsupportedError
 from seta_stream.plan.epoch import Geometry, Selection
+from seta_stream.read.stages import Course
 
 ROWS: Final = 257
 """Row 0 is the main process; workers 0 … 255 have the others, and share them where there are more."""
@@ -33,7 +34,8 @@ COUNTERS: Final = (
     "cache_hits",
 )
 _ORDERS: Final[tuple[Literal["corpus", "shards", "blocks"], ...]] = ("corpus", "shards", "blocks")
-_HEADER: Final = 12  # epoch, start, is_set, is_weighted, and the geometry's eight
+_HEADER: Final = 14  # epoch, start, is_set, is_weighted, the geometry's eight, and the run's samples: consumed, planned
+_GEOMETRY, _COURSE = slice(4, 12), slice(12, 14)
 
 
 class Board:
@@ -88,7 +90,7 @@ class Board:
         if weights is not None:
             self._weights[:] = weights
         fixed = (g.rows, g.width, g.batch, g.block, g.groups, g.seed, _ORDERS.index(g.order), g.drop_last)
-        self._header[:] = (epoch, 0, 1, weights is not None, *fixed)
+        self._header[:] = (epoch, 0, 1, weights is not None, *fixed, 0, 0)
         self._counters[:] = 0
 
     @property
@@ -108,9 +110,19 @@ class Board:
     @property
     def geometry(self) -> Geometry:
         """The run's geometry."""
-        *numbers, order, drop_last = self._header[4:].tolist()
+        *numbers, order, drop_last = self._header[_GEOMETRY].tolist()
         rows, width, batch, block, groups, seed = numbers
         return Geometry(rows, width, batch, block, groups, seed, _ORDERS[order], bool(drop_last))
+
+    @property
+    def course(self) -> Course:
+        """Where the epoch lies in the run, as of now: later epochs do not change what was returned."""
+        consumed, planned = self._header[_COURSE].tolist()
+        return Course(consumed, planned, self.geometry.global_batch)
+
+    def set_course(self, consumed: int, planned: int) -> None:
+        """Tell staged decoders the samples consumed before the epoch, and planned for the whole run."""
+        self._header[_COURSE] = consumed, planned
 
     @property
     def is_set(self) -> bool:

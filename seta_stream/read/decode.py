@@ -1,6 +1,7 @@
 """Bytes → values: a small table over well-kept libraries, equal to WebDataset's handlers.
 
-Takes a field's name and bytes; gives a value. No pickle, ever: fields that only pickle can read are refused.
+Takes a field's name and bytes; gives a value. No pickle, ever: fields that only pickle can read are refused. Here too
+are the protocols of decoders that need more than bytes: a sample's own random numbers, or the run's progress.
 """
 
 from __future__ import annotations
@@ -10,13 +11,47 @@ import io
 import json
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from seta_stream.errors import ArgumentError, DecodeError, UnsupportedError
+from seta_stream.read.images import image_reader
 
-Decode = Callable[[str, bytes], Any]
+FieldDecode = Callable[[str, bytes], Any]
+"""(field, bytes) → value."""
+
+
+@runtime_checkable
+class Seeded(Protocol):
+    """A decoder that draws random numbers, the same ones for a sample whoever reads it."""
+
+    def for_sample(self, seed: int, epoch: int, number: int) -> FieldDecode:
+        """Return what decodes the fields of one sample.
+
+        Args:
+            seed: of the stream.
+            epoch: that is read.
+            number: the sample's id.
+        """
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A decoder that changes as the run goes on; a whole step has one. It may have `num_epochs`, the run's length."""
+
+    def at(self, progress: float) -> FieldDecode | Seeded:
+        """Return the decoder of a step; one that equals its neighbour's shares its work.
+
+        Args:
+            progress: samples consumed before the step over samples planned for the run, 0 … 1.
+        """
+        ...
+
+
+Decode = FieldDecode | Seeded | Staged
+"""What `decode=` takes besides names."""
 
 
 def _text(data: bytes) -> str:
@@ -80,12 +115,14 @@ def decoder(decode: str | Decode | None) -> Decode | None:
 
     Args:
         decode: None for bytes; "basic" for text, numbers, json, npy and msgpack; one of IMAGE_KINDS for these and
-            images; or a callable (field, bytes) → value.
+            images; a callable (field, bytes) → value; or an object that is Seeded or Staged.
 
     Raises:
-        ArgumentError: for any other name.
+        ArgumentError: for any other name, and for the class of a staged decoder.
     """
-    if decode is None or callable(decode):
+    if isinstance(decode, type) and issubclass(decode, Staged):
+        raise ArgumentError(f"decode={decode.__name__} is a class: give one made from it, as {decode.__name__}(…).")
+    if decode is None or callable(decode) or isinstance(decode, Seeded | Staged):
         return decode
     if decode == "basic":
         return _Table(None)
@@ -100,6 +137,11 @@ def decoder(decode: str | Decode | None) -> Decode | None:
         f"decode={decode!r} is no decoder: give None, 'basic', {', '.join(map(repr, IMAGE_KINDS))}, or a callable "
         "(field, bytes) → value."
     )
+
+
+def basic(field: str, data: bytes) -> Any:
+    """Return the value of a field that is no picture: text, number, json, npy, msgpack; else its bytes."""
+    return _by_field(field, None)(data)
 
 
 class _Table:
@@ -119,7 +161,7 @@ def _by_field(field: str, image: str | None) -> Callable[[bytes], Any]:
         inner = _by_field(field.removesuffix("gz").rstrip("."), image)
         return lambda data: inner(gzip.decompress(data))
     if image is not None and extension in IMAGE_FIELDS:
-        return _image_reader(*IMAGE_KINDS[image])
+        return image_reader(*IMAGE_KINDS[image])
     return BASIC.get(extension, _unchanged)
 
 
@@ -127,29 +169,7 @@ def _unchanged(data: bytes) -> bytes:
     return data
 
 
-def _image_reader(kind: str, mode: str) -> Callable[[bytes], Any]:
-    try:
-        from PIL import Image  # noqa: PLC0415  (an extra)
-    except ImportError as error:
-        raise DecodeError(
-            "Images are decoded by Pillow, which is not installed: pip install 'seta-stream[image]', or give decode= "
-            "a callable."
-        ) from error
-
-    def read(data: bytes) -> Any:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image = opened if opened.mode == mode else opened.convert(mode)
-        if kind == "pil":
-            return image
-        if kind == "uint8":
-            return np.array(image)  # a copy: torch wants arrays that can be written to
-        return np.asarray(image).astype(np.float32) / np.float32(255)
-
-    return read
-
-
-def decode_sample(sample: dict[str, Any], decode: Decode) -> dict[str, Any]:
+def decode_sample(sample: dict[str, Any], decode: FieldDecode) -> dict[str, Any]:
     """Decode a sample's fields in place, and return it.
 
     Raises:

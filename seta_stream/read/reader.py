@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ from seta_stream.errors import DecodeError, SetaStreamWarning
 from seta_stream.plan.epoch import EpochPlan
 from seta_stream.plan.walk import Share, rounds
 from seta_stream.read.board import COUNTERS, Board
-from seta_stream.read.decode import Decode, decode_sample
+from seta_stream.read.decode import Decode, FieldDecode, Seeded, decode_sample
 from seta_stream.read.fetch import Late, Sample
 from seta_stream.read.options import Reading
+from seta_stream.read.stages import StepDecoders
 from seta_stream.read.window import Fetcher
 from seta_stream.store import Options
 
@@ -44,6 +45,15 @@ _WAIT, _SAMPLES, _DECODED, _SKIPPED = (COUNTERS.index(name) for name in ("wait_n
 Items = Sequence[Sample | Late]
 
 
+class _Job(NamedTuple):
+    """Items of one decoder, small enough to pass on quickly."""
+
+    items: Items
+    decode: FieldDecode | Seeded | None
+    seed: int
+    epoch: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
     """Reads the board's epoch.
@@ -52,7 +62,7 @@ class Reader:
         corpus: the corpus.
         board: the selection, and where to count.
         reading: how to read.
-        decode: (field, bytes) → value, or None for bytes.
+        decode: what `decode.decoder` gave; None for bytes.
         fields: the fields wanted; None for all.
         on_error: what to do with a sample that cannot be decoded.
         options: of the file system.
@@ -89,10 +99,11 @@ class Reader:
             counters=counters,
             window_bytes=max(self.reading.prefetch_bytes // (2 * share.workers), 1 << 20),
         )
-        chunks = self._chunks(fetcher, plan, share)
+        decoders = StepDecoders(self.decode, self.board.course, plan, share)
+        jobs = self._jobs(fetcher, decoders)
         inline = threads == 0 or self.decode is None
-        produced = (self._make(chunk) for chunk in chunks) if inline else self._make_in_threads(chunks, threads)
-        substitutes = None if self.decode is None else _Substitutes(self.decode, fetcher, plan, share, counters)
+        produced = (self._make(job) for job in jobs) if inline else self._make_in_threads(jobs, threads)
+        substitutes = None if self.decode is None else _Substitutes(decoders, fetcher, counters)
         try:
             while True:
                 begin = time.perf_counter_ns()
@@ -110,13 +121,20 @@ class Reader:
             produced.close()
             fetcher.close()
 
-    def _chunks(self, fetcher: Fetcher, plan: EpochPlan, share: Share) -> Iterator[Items]:
-        """Yield the epoch's items in pieces that are small enough to pass on quickly."""
-        for _, ids in rounds(plan, share):
+    def _jobs(self, fetcher: Fetcher, decoders: StepDecoders) -> Iterator[_Job]:
+        """Yield the epoch's items in pieces, each of one decoder."""
+        plan, done = decoders.plan, 0
+        seed, epoch = plan.geometry.seed, plan.epoch
+        for _, ids in rounds(plan, decoders.share):
             for items in fetcher.windows(ids):
                 size = self._chunk_samples(items)
                 for start in range(0, len(items), size):
-                    yield items[start : start + size]
+                    chunk = items[start : start + size]
+                    begin = 0
+                    for decode, count in decoders.stretches(done, len(chunk)):
+                        yield _Job(chunk[begin : begin + count], decode, seed, epoch)
+                        begin += count
+                    done += len(chunk)
 
     def _chunk_samples(self, items: Items) -> int:
         first = items[0]
@@ -126,22 +144,24 @@ class Reader:
             return len(items)
         return _CHUNK_SAMPLES
 
-    def _make(self, items: Items) -> list[Sample]:
+    def _make(self, job: _Job) -> list[Sample]:
         """Read what is late, and decode; a sample that fails stands as its error where errors are skipped."""
+        items, decode, seed, epoch = job
         samples = [item.sample() if isinstance(item, Late) else item for item in items]
-        if self.decode is None:
+        if decode is None:
             return samples
-        if self.on_error == "raise":
-            return [decode_sample(sample, self.decode) for sample in samples]
-        return [_decode_or_mark(sample, self.decode) for sample in samples]
+        make = decode_sample if self.on_error == "raise" else _decode_or_mark
+        if isinstance(decode, Seeded):
+            return [make(sample, decode.for_sample(seed, epoch, sample["__index__"])) for sample in samples]
+        return [make(sample, decode) for sample in samples]
 
-    def _make_in_threads(self, chunks: Iterable[Items], threads: int) -> Generator[list[Sample], None, None]:
-        """Decode chunks in threads, and deliver them in order."""
+    def _make_in_threads(self, jobs: Iterable[_Job], threads: int) -> Generator[list[Sample], None, None]:
+        """Decode pieces in threads, and deliver them in order."""
         pending: deque[Future[list[Sample]]] = deque()
         pool = ThreadPoolExecutor(threads, thread_name_prefix="seta-decode")
         try:
-            for chunk in chunks:
-                pending.append(pool.submit(self._make, chunk))
+            for job in jobs:
+                pending.append(pool.submit(self._make, job))
                 if len(pending) > 2 * threads + 1:
                     yield pending.popleft().result()
             while pending:
@@ -153,7 +173,7 @@ class Reader:
 _FAILED: Final = "__failed__"
 
 
-def _decode_or_mark(sample: Sample, decode: Decode) -> Sample:
+def _decode_or_mark(sample: Sample, decode: FieldDecode) -> Sample:
     try:
         return decode_sample(sample, decode)
     except DecodeError as error:
@@ -163,16 +183,10 @@ def _decode_or_mark(sample: Sample, decode: Decode) -> Sample:
 class _Substitutes:
     """Fills the places of samples that cannot be decoded, by a function of the place alone."""
 
-    def __init__(
-        self, decode: Decode, fetcher: Fetcher, plan: EpochPlan, share: Share, counters: NDArray[np.int64]
-    ) -> None:
-        self._decode = decode
-        self._counters = counters
+    def __init__(self, decoders: StepDecoders, fetcher: Fetcher, counters: NDArray[np.int64]) -> None:
+        self._decoders = decoders
         self._fetcher = fetcher
-        self._plan = plan
-        self._share = share
-        self._steps = share.steps(plan.lanes.steps)
-        self._per_rank = plan.lanes.global_batch // share.world
+        self._counters = counters
         self._seen = 0
         self._failures = 0
 
@@ -186,10 +200,13 @@ class _Substitutes:
 
     def _instead(self, number: int, error: DecodeError) -> Sample:
         self._count(error)
-        step = self._steps[number // self._per_rank]
-        element = self._share.rank * self._per_rank + number % self._per_rank
-        for other in self._plan.neighbours(step, element):
-            sample = _decode_or_mark(self._fetcher.one(other), self._decode)
+        step, element = self._decoders.place(number)
+        decode = self._decoders.of_step(step)
+        assert decode is not None  # noqa: S101  (bytes do not fail)
+        plan = self._decoders.plan
+        for other in plan.neighbours(step, element):
+            own = decode.for_sample(plan.geometry.seed, plan.epoch, other) if isinstance(decode, Seeded) else decode
+            sample = _decode_or_mark(self._fetcher.one(other), own)
             if _FAILED not in sample:
                 return {**sample, "__index__": -1, "__weight__": 0.0}
         raise DecodeError(

@@ -221,9 +221,12 @@ def _density(line: Mapping[str, Any], axis: _LossAxis) -> Floats:
 
 
 def _keep_at(line: Mapping[str, Any], losses: Floats) -> Floats:
-    """Return the keep probability at losses, by the rule that the line holds for the next epoch."""
+    """Return the keep probability at losses, by the rule that the line holds for the next epoch.
+
+    A rule per group of samples has no one probability at a loss: nothing is drawn of it.
+    """
     rule = line.get("rule")
-    if rule is None:
+    if rule is None or "groups" in rule:
         return np.ones(len(losses))
     keep: Floats = np.asarray(rule["keep"])[np.searchsorted(np.asarray(rule["edges"]), losses, side="right")]
     return np.ceil(np.round(20 * keep, 9)) / 20  # at most 20 shades, however many steps a rule has

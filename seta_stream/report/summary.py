@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from seta_stream.losses.columns import LOSS
 from seta_stream.losses.histogram import Histogram
 from seta_stream.losses.table import LossTable
+from seta_stream.policies.groups import WITHIN, AnyRule
 from seta_stream.policies.kmeans import kmeans
 from seta_stream.policies.rule import Rule
 
@@ -59,6 +61,21 @@ class EpochSummary:
 
 
 @dataclass(frozen=True)
+class PartSummary:
+    """One group of samples, as a class or a source, that the policy decides within.
+
+    Args:
+        name: of the group.
+        samples: how many it holds.
+        next_keep: the share of it that the next epoch keeps.
+    """
+
+    name: str
+    samples: int
+    next_keep: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a state holds.
 
@@ -73,6 +90,7 @@ class Summary:
         mean_loss: of the seen samples.
         ages: (epochs since last seen, samples), ascending; never seen apart.
         groups: of the seen losses, easy to hard.
+        parts: groups of samples that the policy decides within, largest first.
         next_epoch: the epoch that the rule is for.
         next_share: of the samples that it keeps, in expectation; None where no rule is known.
         unseen_keep: share of unseen samples that it keeps.
@@ -90,6 +108,7 @@ class Summary:
     mean_loss: float | None
     ages: tuple[tuple[int, int], ...]
     groups: tuple[GroupSummary, ...]
+    parts: tuple[PartSummary, ...]
     next_epoch: int
     next_share: float | None
     unseen_keep: float | None
@@ -107,7 +126,7 @@ def summarise(
     *,
     generation: str,
     epoch: int,
-    rule: Rule | None,
+    rule: AnyRule | None,
     num_group: int = DEFAULT_GROUPS,
     unmatched_shards: int = 0,
 ) -> Summary:
@@ -123,6 +142,8 @@ def summarise(
     """
     histogram = table.histogram()
     lineage = lineage_lines(history, generation)
+    newest = lineage[-1] if lineage else {}
+    plain = rule if isinstance(rule, Rule) and newest.get("judged_by", LOSS) == LOSS else None
     shares = epoch_shares(lineage)
     return Summary(
         samples=table.total,
@@ -134,10 +155,11 @@ def summarise(
         quantiles=_quantiles(histogram),
         mean_loss=histogram.mean if histogram.seen else None,
         ages=_ages(table),
-        groups=_groups(histogram, rule, num_group),
+        groups=_groups(histogram, plain, num_group),
+        parts=_parts(newest),
         next_epoch=epoch + 1,
-        next_share=None if rule is None else rule.expected_kept(histogram) / max(histogram.total, 1),
-        unseen_keep=None if rule is None else rule.unseen_keep,
+        next_share=_next_share(histogram, plain, newest),
+        unseen_keep=rule.unseen_keep if isinstance(rule, Rule) else None,
         epochs=tuple(_epoch(line, share) for line, share in zip(lineage, shares, strict=True)),
         saved_share=_saved(shares),
     )
@@ -169,6 +191,24 @@ def epoch_shares(lineage: Sequence[Mapping[str, Any]]) -> list[float | None]:
         shares.append(counted if counted is not None else expected)
         expected = line.get("expected_share")
     return shares
+
+
+def _next_share(histogram: Histogram, rule: Rule | None, newest: Mapping[str, Any]) -> float | None:
+    """Return what a rule on losses keeps of the samples, or else what the history says of the next epoch."""
+    if rule is not None:
+        return rule.expected_kept(histogram) / max(histogram.total, 1)
+    share: float | None = newest.get("expected_share")
+    return share
+
+
+def _parts(newest: Mapping[str, Any]) -> tuple[PartSummary, ...]:
+    told = (newest.get("groups") or {}).items()
+    parts = [PartSummary(_readable(name), samples, kept / max(samples, 1)) for name, (samples, kept) in told]
+    return tuple(sorted(parts, key=lambda part: (-part.samples, part.name)))
+
+
+def _readable(name: str) -> str:
+    return name.replace(WITHIN, " · ") or "not recorded"
 
 
 def _saved(shares: Sequence[float | None]) -> float | None:

@@ -157,7 +157,7 @@ def test_a_copied_or_appended_corpus_keeps_its_losses(generations):
         (lambda data: data[:-9], "is damaged"),
         (lambda data: data[:20] + b"\x00" + data[21:], "is damaged"),
         (lambda _: b"not a sidecar, really not", "does not begin as one"),
-        (lambda data: data[:8] + b"\x07\x00" + data[10:], "is of version 7 and this release reads up to 1"),
+        (lambda data: data[:8] + b"\x07\x00" + data[10:], "is of version 7 and this release reads up to 2"),
         (lambda _: pack(np.ones(1, np.float32), np.zeros(1, np.uint8), digest(8)), "belongs to another shard"),
         (lambda _: pack(np.ones(9, np.float32), np.zeros(9, np.uint8), digest(2)), "not the one that the manifest"),
         (lambda _: None, "it is not there"),
@@ -375,7 +375,7 @@ def test_pending_losses_come_back_and_go_with_their_generation(generations):
     generations.write_pending("second", [3, 1], losses, parent=names[0])
     names += commit_run(generations, 2, names[0], start=1)
     generations.write_pending("third", [], [], parent=names[-1])
-    ids, found = generations.read_pending("second")
+    ids, found, _ = generations.read_pending("second")
     assert ids.tolist() == [3, 1]
     assert np.array_equal(found, losses)
     commit_run(generations, 1, names[-1], start=3)

@@ -48,7 +48,7 @@ def test_golden_bytes_of_float16_losses():
     """The format does not change by accident."""
     losses, ages = np.array([1.0, -0.5, NAN], np.float32), np.array([1, 2, 9], np.uint8)
     assert pack(losses, ages, DIGEST) == GOLDEN_HALF
-    found, found_ages = unpack(GOLDEN_HALF, DIGEST)
+    found, found_ages, _ = unpack(GOLDEN_HALF, DIGEST)
     assert np.array_equal(found, losses, equal_nan=True)
     assert found_ages.tolist() == [1, 2, 255]
 
@@ -57,7 +57,7 @@ def test_golden_bytes_of_packed_codes():
     """A shard with one loss that float16 lacks holds 20-bit codes."""
     losses, ages = np.array([1.0, 1e6, NAN], np.float32), np.array([1, 2, 9], np.uint8)
     assert pack(losses, ages, DIGEST) == GOLDEN_CODES
-    found, _ = unpack(GOLDEN_CODES, DIGEST)
+    found, *_ = unpack(GOLDEN_CODES, DIGEST)
     assert np.array_equal(found, round_losses(losses), equal_nan=True)
 
 
@@ -67,7 +67,7 @@ def test_what_is_packed_comes_back(losses, data):
     ages = data.draw(hnp.arrays(np.uint8, len(losses)))
     rounded = round_losses(losses) if len(losses) else losses
     rounded = np.where(np.isfinite(rounded), rounded, np.float32(NAN))
-    found, found_ages = unpack(pack(losses, ages, DIGEST), DIGEST)
+    found, found_ages, _ = unpack(pack(losses, ages, DIGEST), DIGEST)
     assert np.array_equal(found, rounded, equal_nan=True)
     assert np.array_equal(found_ages, np.where(np.isnan(rounded), 255, ages))
 
@@ -112,7 +112,7 @@ GOOD = {"samples": 1, "digest": DIGEST, "losses": "float16"}
     ("data", "told"),
     [
         (b"PK\x03\x04" + bytes(40), "it does not begin as one"),
-        (sealed(b"SETALOSS" + struct.pack("<HHI", 2, 0, 0)), "it is of version 2 and this release reads up to 1"),
+        (sealed(b"SETALOSS" + struct.pack("<HHI", 3, 0, 0)), "it is of version 3 and this release reads up to 2"),
         (sealed(b"SETALOSS" + struct.pack("<HHI", 0, 0, 1) + b"\x80"), "its header is malformed"),
         (sealed(b"SETALOSS" + struct.pack("<HHI", 1, 0, 1) + b"\xc1"), "its header is not msgpack"),
         (sealed(b"SETALOSS" + struct.pack("<HHI", 1, 0, 9) + b"\x80"), "its header is malformed"),

@@ -10,6 +10,7 @@ import pytest
 from seta_stream.errors import PolicyError
 from seta_stream.losses.histogram import Histogram
 from seta_stream.policies import DynamicRandom, Full, Policy, Rule, SeTa, StaticRandom, as_policy, describe
+from seta_stream.policies.policy import expected_share_of, rule_of
 
 HISTOGRAM = Histogram.of(np.array([1, 2, float("nan")], np.float32))
 SCORES = np.random.default_rng(0).exponential(size=20_000).astype(np.float32)
@@ -64,7 +65,7 @@ def test_a_callable_is_a_policy(given):
     """So is an object with `rule` alone."""
     policy = as_policy(given)
     assert policy.rule(HISTOGRAM, 1) == Rule([1.5], [0.0, 1.0])
-    assert policy.expected_share(1) is None
+    assert expected_share_of(policy, 1) is None
 
 
 def test_a_policy_stays_itself():
@@ -87,7 +88,7 @@ def test_what_is_no_policy_is_refused(given, told):
 def test_a_callable_must_return_a_rule():
     """The message names the callable and what came."""
     with pytest.raises(PolicyError, match="policy max returned a int for epoch 2"):
-        as_policy(max).rule(1, 2)
+        rule_of(as_policy(max), 1, 2)
 
 
 @pytest.mark.parametrize(

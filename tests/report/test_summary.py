@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seta_stream.errors import StateError, UnsupportedError
-from seta_stream.losses.history import history_line
+from seta_stream.losses.history import Judged, history_line
 from seta_stream.losses.table import LossTable
 from seta_stream.policies import Rule, SeTa, describe
 from seta_stream.report.picture import draw_history
@@ -24,7 +24,7 @@ def filled():
 
 
 def line(epoch, name, parent, rule=None, facts=None):
-    return history_line(name, epoch, parent, rule, filled().histogram(), facts or {})
+    return history_line(name, epoch, parent, Judged(filled().histogram(), rule), facts or {})
 
 
 def test_a_summary_by_hand():
@@ -91,7 +91,7 @@ def run_of(epochs, scale):
         table.record(np.arange(3000), scale(rng.gamma(2, 1, 3000)) * (0.5 + 0.5 * np.exp(-epoch / 5)))
         rule = policy.rule(table.histogram(), epoch + 1)
         facts = {"policy": describe(policy)} if epoch % 2 else {}
-        history.append(history_line(str(epoch), epoch, parent, rule, table.histogram(), facts))
+        history.append(history_line(str(epoch), epoch, parent, Judged(table.histogram(), rule), facts))
         parent = str(epoch)
     return history
 
@@ -117,7 +117,7 @@ def test_a_line_without_a_rule_is_drawn(tmp_path):
 
 def test_nothing_to_draw_is_told(tmp_path):
     """No committed epoch, or none with losses."""
-    unseen = history_line("a", 0, None, None, LossTable([2]).histogram(), {})
+    unseen = history_line("a", 0, None, Judged(LossTable([2]).histogram(), None), {})
     for history in ([], [unseen]):
         with pytest.raises(StateError, match="the history holds no losses yet"):
             draw_history(history, tmp_path / "run.png")

@@ -1,0 +1,86 @@
+"""The group of every sample, by what the index knows of it.
+
+Takes a corpus and how samples fall into groups; gives names and codes. Effects: every shard's index is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.corpus.index import ShardIndex
+from seta_stream.corpus.indexing import Corpus
+from seta_stream.errors import CorpusError
+
+MAX_GROUPS: Final = 65_535
+"""A decision is made for each group, and a code takes two bytes per sample."""
+
+
+def label_samples(corpus: Corpus, by: str | Callable[[str, str], Any]) -> tuple[tuple[str, ...], NDArray[np.uint16]]:
+    """Return the groups' names, in the order in which they first come, and each sample's place among them.
+
+    Args:
+        corpus: whose samples.
+        by: "folder", "shard", "fields", or a callable (url, key) -> name.
+
+    Returns:
+        names, and codes uint16 [total].
+
+    Raises:
+        CorpusError: there are more groups than MAX_GROUPS, or the callable failed.
+    """
+    places: dict[str, int] = {}
+    codes = np.empty(corpus.table.total, np.uint16)
+    first_id = corpus.table.first_id
+    for shard, url in enumerate(corpus.table.urls):
+        samples = slice(int(first_id[shard]), int(first_id[shard + 1]))
+        if by == "shard":
+            codes[samples] = _place(places, url.rpartition("/")[2], url)
+            continue
+        index = corpus.index(shard)
+        names = _called(by, url, index.keys) if callable(by) else _FROM_INDEX[by](index)
+        codes[samples] = [_place(places, name, url) for name in names]
+    return tuple(places), codes
+
+
+def _place(places: dict[str, int], name: str, url: str) -> int:
+    found = places.setdefault(name, len(places))
+    if found >= MAX_GROUPS:
+        raise CorpusError(
+            f"The samples fall into more than {MAX_GROUPS} groups (at {name!r} in {url}): a policy decides for each of "
+            "them, and so few samples tell nothing. Give a coarser by=.",
+            shard=url,
+            expected=MAX_GROUPS,
+        )
+    return found
+
+
+def _called(by: Callable[[str, str], Any], url: str, keys: Iterable[str]) -> Iterable[str]:
+    for key in keys:
+        try:
+            name = by(url, key)
+        except Exception as error:
+            raise CorpusError(
+                f"Cannot tell the group of sample {key!r} in {url}: by= raised {type(error).__name__}: {error}. It "
+                "must give a name for every (url, key).",
+                shard=url,
+                key=key,
+            ) from error
+        yield str(name)
+
+
+def _folders(index: ShardIndex) -> Iterable[str]:
+    return (key.rpartition("/")[0] for key in index.keys)
+
+
+def _fields(index: ShardIndex) -> Iterable[str]:
+    bounds = index.first_member
+    for sample in range(index.samples):
+        members = index.member_field[bounds[sample] : bounds[sample + 1]].tolist()
+        yield "+".join(sorted({index.fields[member] for member in members}))
+
+
+_FROM_INDEX: Final[dict[str, Callable[[ShardIndex], Iterable[str]]]] = {"folder": _folders, "fields": _fields}

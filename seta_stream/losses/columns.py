@@ -1,0 +1,105 @@
+"""Columns: what a policy wants remembered of each sample beside its last loss.
+
+Takes what was remembered and what is recorded; gives what to remember. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import PolicyError
+
+LOSS: Final = "loss"
+AGE: Final = "age"
+DTYPES: Final = ("float32", "uint8", "uint16", "int32")
+
+Values = Mapping[str, NDArray[Any]]
+"""One array [n] per name: "loss" float32 (NaN: never seen), "age" uint8 (epochs since seen), and the columns."""
+
+Update = Callable[[Values, NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number per sample, kept in the table and in the sidecars because a policy asks for it.
+
+    Args:
+        name: lower-case letters, digits and underscores.
+        dtype: one of DTYPES.
+        start: the value of samples never recorded.
+        update: (old, new) -> values [n]. `old` holds what is remembered of the n samples that one call of record()
+            tells of, "loss" and "age" included; `new` their finite losses, float32 [n], or what else was recorded.
+        source: "loss", or the name of the argument of record() that feeds the column.
+
+    Raises:
+        PolicyError: the name or the dtype cannot be one.
+    """
+
+    name: str
+    dtype: str
+    start: float
+    update: Update
+    source: str = LOSS
+
+    def __post_init__(self) -> None:
+        if self.name in (LOSS, AGE) or not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise PolicyError(
+                f"A column cannot be called {self.name!r}: use lower-case letters, digits and underscores, and not "
+                f"{LOSS!r} or {AGE!r}.",
+                found=self.name,
+            )
+        if self.dtype not in DTYPES:
+            raise PolicyError(
+                f"Column {self.name} cannot be of {self.dtype!r}: choose one of {', '.join(DTYPES)}.",
+                expected=DTYPES,
+                found=self.dtype,
+            )
+
+    def fresh(self, samples: int) -> NDArray[Any]:
+        """Return the column of samples never recorded: [samples]."""
+        return np.full(samples, self.start, self.dtype)
+
+
+def latest(old: Values, new: NDArray[Any]) -> NDArray[Any]:  # noqa: ARG001  (the shape of an update)
+    """Return what was recorded: the update of a column that remembers the last value."""
+    return new
+
+
+def recorded_names(columns: Sequence[Column]) -> tuple[str, ...]:
+    """Return what record() takes beside the losses, for these columns."""
+    return tuple(dict.fromkeys(column.source for column in columns if column.source != LOSS))
+
+
+def pack_columns(columns: Values) -> tuple[list[list[str]], bytes]:
+    """Return what a header says of columns, [name, dtype] each, and their bytes: little-endian, one after another."""
+    told = [[name, str(values.dtype)] for name, values in columns.items()]
+    return told, b"".join(values.astype(values.dtype.newbyteorder("<")).tobytes() for values in columns.values())
+
+
+def unpack_columns(told: Any, data: bytes, count: int) -> dict[str, NDArray[Any]]:
+    """Return the columns [count] that a header tells of.
+
+    Raises:
+        ValueError: the header is malformed, or the bytes are not as many as it says.
+    """
+    if not isinstance(told, list) or not all(_is_told(one) for one in told):
+        raise ValueError(f"its columns are malformed ({told!r})")
+    widths = [np.dtype(dtype).itemsize * count for _, dtype in told]
+    if sum(widths) != len(data):
+        raise ValueError(f"its {len(told)} columns of {count} samples need {sum(widths)} bytes, not {len(data)}")
+    columns, at = {}, 0
+    for (name, dtype), width in zip(told, widths, strict=True):
+        little = np.dtype(dtype).newbyteorder("<")
+        columns[name] = np.frombuffer(data[at : at + width], little).astype(dtype)
+        at += width
+    return columns
+
+
+def _is_told(one: Any) -> bool:
+    return isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) and one[1] in DTYPES

@@ -1,0 +1,184 @@
+"""What a policy asks for and decides, with the parts that it leaves out filled in.
+
+Takes a policy and what is remembered of the samples; gives scores, rules and selections. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.errors import PolicyError
+from seta_stream.losses.columns import LOSS, Column, Values
+from seta_stream.losses.histogram import Histogram, round_losses
+from seta_stream.policies.groups import AnyRule, GroupHistograms, Grouping, GroupRules, Labels, select_groups
+from seta_stream.policies.policy import Policy, rule_of
+from seta_stream.policies.rule import Rule, select
+from seta_stream.policies.smoothing import smoothed
+
+
+def columns_of(policy: Policy) -> tuple[Column, ...]:
+    """Return what the policy wants remembered beside the loss.
+
+    Raises:
+        PolicyError: two columns of one name.
+    """
+    smooth = getattr(policy, "smooth", None)
+    columns = (*getattr(policy, "columns", ()), *(() if smooth is None else (smooth.column,)))
+    names = [column.name for column in columns]
+    if len(set(names)) != len(names):
+        raise PolicyError(f"{policy!r} has columns of one name among {names}: rename one.", found=names)
+    return columns
+
+
+def takes_means(policy: Policy) -> bool:
+    """Say whether one loss for a whole batch may be recorded."""
+    return bool(getattr(policy, "takes_means", getattr(policy, "smooth", None) is not None))
+
+
+def scores_of(policy: Policy, values: Values) -> NDArray[np.float32]:
+    """Return the number by which each sample is judged: float32 [n], NaN where unseen.
+
+    Args:
+        policy: its `score`, else the loss; smoothed where it says so.
+        values: from `LossTable.remembered`.
+    """
+    if getattr(policy, "smooth", None) is not None:
+        values = smoothed(values)
+    score = getattr(policy, "score", None)
+    plain: NDArray[np.float32] = values[LOSS]
+    if score is not None:
+        plain = np.asarray(score(values), np.float32)
+        if plain.shape != values[LOSS].shape:
+            raise PolicyError(
+                f"{type(policy).__name__}.score gave {plain.shape} scores for {values[LOSS].shape} samples: return one "
+                "float32 per sample.",
+                expected=values[LOSS].shape,
+                found=plain.shape,
+            )
+    # Losses are rounded already; another score is, so that a histogram holds the very numbers that are compared.
+    return plain if plain is values[LOSS] and getattr(policy, "smooth", None) is None else round_losses(plain)
+
+
+def weights_of(policy: Policy, values: Values, epoch: int) -> NDArray[np.float32] | None:
+    """Return each sample's own loss weight, to multiply the rule's with: float32 [n]; None where there is none."""
+    weight = getattr(policy, "weight", None)
+    own = None if weight is None else weight(values, epoch)
+    if own is None:
+        return None
+    found = np.asarray(own, np.float32)
+    if found.shape != values[LOSS].shape or not (np.isfinite(found) & (found >= 0)).all():
+        raise PolicyError(
+            f"{type(policy).__name__}.weight must give one finite weight of at least 0 per sample for epoch {epoch}, "
+            f"and gave {found.shape} for {values[LOSS].shape} samples.",
+            expected=values[LOSS].shape,
+            found=found.shape,
+        )
+    return found
+
+
+def grouping_of(policy: Policy) -> Grouping | None:
+    """Return how samples fall into the groups that the policy decides within; None where it decides for all at once."""
+    return getattr(policy, "group", None)
+
+
+def labels_of(grouping: Grouping, values: Values, indexed: Labels | None) -> Labels:
+    """Return the group of every sample.
+
+    Args:
+        grouping: of the policy.
+        values: from `LossTable.remembered`.
+        indexed: the groups that the index tells, where the grouping asks for them.
+    """
+    if grouping.column is not None:
+        labels = Labels.of_column(values[grouping.column])
+    else:
+        assert indexed is not None  # noqa: S101  (who asks by the index brings its labels)
+        labels = indexed
+    return labels if grouping.within is None else labels.within(labels_of(grouping.within, values, None))
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a policy makes of what is remembered.
+
+    Args:
+        scores: float32 [total].
+        labels: the group of each sample; None where the policy decides for all at once.
+        histogram: of the scores.
+        rule: for the epoch.
+        groups: (samples, those that the rule keeps in expectation) of each group; None for all at once.
+    """
+
+    scores: NDArray[np.float32]
+    labels: Labels | None
+    histogram: Histogram
+    rule: AnyRule
+    groups: dict[str, tuple[int, float]] | None
+
+
+def decide(policy: Policy, values: Values, epoch: int, indexed: Labels | None = None) -> Decision:
+    """Return the rule for an epoch, and what it was made from.
+
+    Args:
+        policy: decides.
+        values: from `LossTable.remembered`.
+        epoch: counted from 0.
+        indexed: see `labels_of`.
+
+    Raises:
+        PolicyError: the policy gave something else than a rule.
+    """
+    scores = scores_of(policy, values)
+    grouping = grouping_of(policy)
+    histogram = Histogram.of(scores)
+    if grouping is None:
+        rule = rule_of(policy, histogram, epoch)
+        return Decision(scores, None, histogram, rule, None)
+    labels = labels_of(grouping, values, indexed)
+    histograms = GroupHistograms.of(scores, labels)
+    grouped: Any = policy
+    rules: GroupRules = grouped.rules(histograms, epoch)
+    kept = {name: (histograms[name].total, rules.expected_kept({name: histograms[name]})) for name in histograms}
+    return Decision(scores, labels, histogram, rules, kept)
+
+
+def apply(
+    policy: Policy,
+    rule: AnyRule,
+    values: Values,
+    first_id: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    indexed: Labels | None = None,
+) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+    """Return which samples an epoch keeps, and their weights.
+
+    Args:
+        policy: that the rule is of.
+        rule: of the epoch.
+        values: from `LossTable.remembered`, the ones that the rule was made from.
+        first_id: int64 [shards + 1].
+        seed, epoch: of the draws.
+        indexed: see `labels_of`.
+
+    Returns:
+        mask bool [total]; weight float32 [total], 0 where dropped, or None where every kept sample has the weight 1.
+    """
+    scores = scores_of(policy, values)
+    if isinstance(rule, Rule):
+        mask, weight = select(rule, scores, first_id, seed=seed, epoch=epoch)
+    else:
+        grouping = grouping_of(policy)
+        labels = Labels(("",), np.zeros(len(scores), np.uint8))
+        if grouping is not None:
+            labels = labels_of(grouping, values, indexed)
+        mask, weight = select_groups(rule, scores, labels, first_id, seed=seed, epoch=epoch)
+    own = weights_of(policy, values, epoch)
+    if own is None:
+        return mask, weight
+    return mask, own * (mask if weight is None else weight)

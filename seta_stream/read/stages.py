@@ -1,0 +1,82 @@
+"""Which decoder makes which step of a reader's share.
+
+Takes the decoder that the stream was given, the plan, the share, and where the epoch lies in the run; gives decoders by
+step and by sample. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
+
+from seta_stream.plan.epoch import EpochPlan
+from seta_stream.plan.walk import Share
+from seta_stream.read.decode import Decode, FieldDecode, Seeded, Staged
+
+
+class Course(NamedTuple):
+    """Where an epoch lies in its run.
+
+    Attributes:
+        consumed: samples consumed before the epoch.
+        planned: samples of the whole run; 0 where nobody asks for it.
+        global_batch: samples per step.
+    """
+
+    consumed: int
+    planned: int
+    global_batch: int
+
+    def progress(self, step: int) -> float:
+        """Return samples consumed before a step over samples planned for the run, 0 … 1."""
+        if self.planned <= 0:
+            return 1.0
+        return min((self.consumed + step * self.global_batch) / self.planned, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepDecoders:
+    """The decoder of each step: a whole step has one, whoever reads it.
+
+    Args:
+        decode: what the stream was given; None for bytes.
+        course: where the epoch lies in the run.
+        plan: of the epoch.
+        share: the steps that are read, and which part of each.
+    """
+
+    decode: Decode | None
+    course: Course
+    plan: EpochPlan
+    share: Share
+    _steps: range = field(init=False)
+    _per_step: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        lanes = self.plan.lanes
+        object.__setattr__(self, "_steps", self.share.steps(lanes.steps))
+        object.__setattr__(self, "_per_step", lanes.global_batch // self.share.world)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return (step, element 0 … G − 1) of the share's sample `number`, counted from 0 in the order of reading."""
+        step, within = divmod(number, self._per_step)
+        return self._steps[step], self.share.rank * self._per_step + within
+
+    def of_step(self, step: int) -> FieldDecode | Seeded | None:
+        """Return a step's decoder."""
+        return self.decode.at(self.course.progress(step)) if isinstance(self.decode, Staged) else self.decode
+
+    def stretches(self, first: int, count: int) -> Iterator[tuple[FieldDecode | Seeded | None, int]]:
+        """Cut the share's samples first … first + count − 1 where the decoder changes: yields (decoder, samples)."""
+        if not isinstance(self.decode, Staged):
+            yield self.decode, count
+            return
+        stop = first + count
+        steps = self._steps[first // self._per_step : -(-stop // self._per_step)]
+        begin, end = first, first - first % self._per_step
+        for decode, alike in groupby(steps, self.of_step):
+            end += self._per_step * sum(1 for _ in alike)
+            yield decode, min(end, stop) - begin
+            begin = end

@@ -1,0 +1,163 @@
+"""Policies that remember more than the loss, through a whole stream: recorded, committed, resumed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_corpora import write_tar
+
+from seta_stream import (
+    BLS,
+    RS2,
+    UCB,
+    DynamicRandom,
+    EpsilonGreedy,
+    InfoBatch,
+    Kakurenbo,
+    PerGroup,
+    RePB,
+    Rule,
+    SeTa,
+    SetaStream,
+)
+from seta_stream.cli import main
+from seta_stream.errors import LossError
+
+EPOCHS = 4
+
+
+def loss_of(ids, epoch):
+    """A loss that differs by sample and epoch, and that any process computes alike."""
+    spread = np.random.default_rng(epoch).exponential(size=10_000)
+    return spread[np.asarray(ids)] + 0.01 * np.asarray(ids)
+
+
+def train_epoch(stream, epoch, seen, *, start=True, stop=None, **recorded):
+    """Iterate an epoch by batches; leave after `stop` of them."""
+    if start:
+        stream.set_epoch(epoch)
+    for number, batch in enumerate(stream.batches(), 1):
+        ids = batch["__index__"]
+        stream.record(ids, loss_of(ids, epoch), **{name: of(ids) for name, of in recorded.items()})
+        seen.append((epoch, ids.tolist(), batch["__weight__"].tolist()))
+        if number == stop:
+            return
+
+
+REMEMBERING = {
+    "egreedy": EpsilonGreedy(0.5),
+    "ucb": UCB(0.5),
+    "repb": RePB(),
+    "bls": InfoBatch(EPOCHS, smooth=BLS()),
+    "per shard": PerGroup(SeTa(EPOCHS, target=0.3), "shard", floor=0.2),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_a_resumed_run_selects_as_one_that_was_not_stopped(name, make_corpus, tmp_path):
+    """Columns survive a checkpoint in mid-epoch and the generations: the same batches and weights to the end."""
+    shards = make_corpus(4, 40)
+    options = {"policy": REMEMBERING[name], "batch_size": 8, "seed": 3}
+    whole = []
+    with SetaStream(shards, state=str(tmp_path / "whole"), **options) as stream:
+        for epoch in range(EPOCHS):
+            train_epoch(stream, epoch, whole)
+    parts = []
+    state = str(tmp_path / "parts")
+    first = SetaStream(shards, state=state, **options)
+    train_epoch(first, 0, parts)
+    train_epoch(first, 1, parts, stop=3)
+    saved = json.loads(json.dumps(first.state_dict()))
+    first.session.close(is_whole=False)
+    with SetaStream(shards, state=state, **options) as second:
+        second.load_state_dict(saved)
+        train_epoch(second, 1, parts, start=False)
+        for epoch in range(2, EPOCHS):
+            train_epoch(second, epoch, parts)
+    assert parts == whole
+
+
+def test_flags_are_recorded_and_move_samples_back(make_corpus, tmp_path):
+    """Kakurenbo hides the lowest 30 %, but none that was flagged."""
+    shards = make_corpus(2, 50)
+    with SetaStream(shards, policy=Kakurenbo(8, 0.3), state=str(tmp_path / "s"), batch_size=10) as stream:
+        train_epoch(stream, 0, [], flags=lambda ids: ids % 2)
+        losses, flags = stream.session.memory.losses.values.copy(), np.arange(100) % 2
+        stream.set_epoch(1)
+        hidden = np.setdiff1d(np.arange(100), stream.reader.plan().stretch(0, stream.stats.selected))
+    lowest = np.argsort(losses, kind="stable")[:30]
+    assert sorted(hidden) == sorted(lowest[flags[lowest] == 0])
+    assert 5 < len(hidden) < 30
+
+
+def test_a_policy_that_asks_for_no_flags_refuses_them(make_corpus):
+    """So that a misspelt argument is no silent loss."""
+    stream = SetaStream(make_corpus(1, 10))
+    with pytest.raises(LossError, match="the policy asks for nothing beside the losses"):
+        stream.record([1], [1.0], flags=[1])
+
+
+def harder_half(histogram, epoch):
+    if not histogram.seen:
+        return Rule([], [1.0])
+    ranks = np.cumsum(histogram.weights())
+    return Rule([histogram.values()[np.searchsorted(ranks, histogram.seen // 2, side="right")]], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("by", ["folder", "fields", lambda url, key: key.split("/")[0], "recorded"])
+def test_every_class_keeps_its_harder_half(by, tmp_path):
+    """Cats have low losses and dogs high ones: without groups no cat would be kept. inspect shows both."""
+    members = [(f"cat/{i:03d}.txt", b"x") for i in range(40)] + [(f"dog/{i:03d}.jpg", b"x") for i in range(40)]
+    path = write_tar(tmp_path / "pets.tar", members)
+    policy, state = PerGroup(harder_half, by, floor=0.1), str(tmp_path / "s")
+    with SetaStream(str(path), policy=policy, state=state, batch_size=4) as stream:
+        recorded = {"group": lambda ids: ids // 40} if by == "recorded" else {}
+        for epoch in (0, 1):
+            stream.set_epoch(epoch)
+            for batch in stream.batches():
+                ids = batch["__index__"]
+                losses = np.where(ids < 40, 1.0, 5.0) + ids % 40 / 100
+                stream.record(ids, losses, **{name: of(ids) for name, of in recorded.items()})
+        stream.set_epoch(2)
+        kept = np.sort(stream.reader.plan().stretch(0, stream.stats.selected))
+    expected = np.concatenate([np.arange(20, 40), np.arange(60, 80)])
+    assert np.array_equal(kept, expected)
+    shown = CliRunner().invoke(main, ["inspect", state])
+    assert shown.exit_code == 0, shown.output
+    assert "Decided within" in shown.output
+    parts = json.loads(CliRunner().invoke(main, ["inspect", state, "--json"]).output)["parts"]
+    assert [(part["samples"], part["next_keep"]) for part in parts] == [(40, 0.5), (40, 0.5)]
+
+
+def test_one_mean_per_batch_is_enough_with_smoothing(make_corpus):
+    """After some epochs of mixed batches, samples that make batches worse are told from the others."""
+    stream = SetaStream(make_corpus(2, 100), policy=InfoBatch(100, smooth=BLS(0.9)), batch_size=4)
+    hard = np.arange(200) % 10 == 0
+    for epoch in range(30):
+        stream.set_epoch(epoch)
+        for batch in stream.batches():
+            stream.record(batch["__index__"], hard[batch["__index__"]].mean())
+    scores = stream.session.memory.losses.columns["smoothed"]
+    assert scores[hard].mean() > scores[~hard].mean() + 2 * scores.std()
+
+
+def test_a_text_names_a_policy(make_corpus):
+    """As on the command line; what it describes is what the value would."""
+    stream = SetaStream(make_corpus(1, 20), policy="seta(num_epochs=9, target=0.5)")
+    assert stream.policy == SeTa(9, target=0.5)
+    assert SetaStream(make_corpus(1, 20), policy={"name": "DynamicRandom", "prune_ratio": 0.5}).policy == DynamicRandom(
+        0.5
+    )
+
+
+def test_a_cycle_of_slices_reads_every_sample_once(make_corpus):
+    """RS2 at 3/4 pruned: four epochs, each sample once."""
+    stream = SetaStream(make_corpus(4, 50), policy=RS2(0.75), batch_size=1)
+    seen = []
+    for epoch in range(4):
+        stream.set_epoch(epoch)
+        seen += [sample["__index__"] for sample in stream]
+    assert sorted(seen) == list(range(200))
