@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from small_corpora import MakeCorpus, text_members, write_tar
+
+# A machine that does something else besides makes no example wrong.
+settings.register_profile("seta", deadline=None)
+settings.load_profile("seta")
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""One-dimensional k-means on a histogram: the groups are intervals of the loss axis.
+"""Groups of losses, each an interval of the loss axis: by one-dimensional k-means on a histogram, or by rank.
 
-Takes a histogram and a number of groups; gives their edges, centres and counts. Pure. Exact dynamic programming on at
-most 2,048 merged bins, then scikit-learn's weighted k-means on all bins from those centres; whichever is better.
+Takes a histogram and a number of groups; gives their edges, centres and counts. Pure. K-means is exact dynamic
+programming on at most 2,048 merged bins, then scikit-learn's weighted k-means on all bins from those centres; whichever
+is better.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Groups:
         return len(self.centres)
 
 
-def kmeans(histogram: Histogram, num_group: int) -> Groups:
+def kmeans(histogram: Histogram, num_group: int, *, log: bool = False) -> Groups:
     """Return the groups of least squared distance to their means.
 
     As many groups as there are distinct losses, where those are fewer than `num_group`; none where nothing was seen.
@@ -53,8 +54,12 @@ def kmeans(histogram: Histogram, num_group: int) -> Groups:
     Args:
         histogram: of the losses.
         num_group: at least 1.
+        log: measure distances between asinh(loss / typical |loss|), its median: in ratios above the median, in differences below
+            it, whatever the unit of the losses is; losses of 0 and below have their place.
     """
     values, weights = histogram.values(), histogram.weights()
+    if log:
+        values = np.arcsinh(values / _typical_size(values, weights))
     wanted = min(num_group, len(values))
     if wanted <= 1 or wanted == len(values):
         return _groups(histogram, np.arange(1, wanted))
@@ -67,6 +72,31 @@ def kmeans(histogram: Histogram, num_group: int) -> Groups:
     if _inertia(scaled, weights, refined) < _inertia(scaled, weights, cuts):
         cuts = refined
     return _groups(histogram, cuts)
+
+
+def equal_groups(histogram: Histogram, num_group: int) -> Groups:
+    """Return groups of equally many samples, as far as bins allow: equal losses stay together.
+
+    Args:
+        histogram: of the losses.
+        num_group: at least 1; fewer are returned where a bin holds more than its share.
+    """
+    stops = np.cumsum(histogram.weights())
+    # A cut inside a bin moves to the bin's nearer end.
+    wanted = np.arange(1, num_group) * (histogram.seen / num_group)
+    inside = np.searchsorted(stops, wanted)
+    begins = np.concatenate([[0], stops])
+    cuts = np.unique(inside + (stops[inside] - wanted <= wanted - begins[inside])) if len(stops) else inside[:0]
+    return _groups(histogram, cuts[(cuts > 0) & (cuts < len(stops))])
+
+
+def _typical_size(values: Floats, weights: Ints) -> float:
+    """Return the median of |loss| over the samples where it is not 0; 1 where there are none."""
+    sizes = np.abs(values)
+    order = np.argsort(sizes, kind="stable")
+    order = order[sizes[order] > 0]
+    running = np.cumsum(weights[order])
+    return float(sizes[order[np.searchsorted(running, running[-1] / 2)]]) if len(order) else 1.0
 
 
 def _best_cuts(sums: Floats, places: Floats, weights: Ints, starts: Ints, wanted: int) -> Ints:

@@ -19,7 +19,8 @@ from seta_stream.errors import PolicyError
 from seta_stream.losses.histogram import Histogram
 from seta_stream.policies.kmeans import Groups, kmeans
 from seta_stream.policies.rule import Rule
-from seta_stream.policies.shares import check_count, check_portion, check_share
+from seta_stream.policies.shares import check_count, check_portion, check_share, check_smooth
+from seta_stream.policies.smoothing import BLS
 
 DEFAULT_PRUNE_RATIO: Final = 0.1
 
@@ -49,6 +50,7 @@ class SeTa:
         min_share: with `target`, the least share of samples that an epoch may keep.
         warm: losses were there before epoch 0, so that it is windowed (and, with `target`, saves) like the others.
         published: set by `as_published_code`.
+        smooth: a moving average in place of the last loss.
 
     Raises:
         PolicyError: settings that are impossible, alone or together.
@@ -63,9 +65,11 @@ class SeTa:
     min_share: float = 0.05
     warm: bool = False
     published: bool = False
+    smooth: BLS | None = None
 
     def __post_init__(self) -> None:
         check_count("num_epochs", self.num_epochs)
+        check_smooth(self.smooth)
         check_count("num_group", self.num_group)
         _check_window(self.window_scale, self.num_group)
         check_portion("delta", self.delta, zero=True)

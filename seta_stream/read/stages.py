@@ -51,10 +51,15 @@ class StepDecoders:
     course: Course
     plan: EpochPlan
     share: Share
+    _staged: Staged | None = field(init=False)  # asked once: a protocol's check takes as long as ten samples
+    _fixed: FieldDecode | Seeded | None = field(init=False)
     _steps: range = field(init=False)
     _per_step: int = field(init=False)
 
     def __post_init__(self) -> None:
+        staged, fixed = (self.decode, None) if isinstance(self.decode, Staged) else (None, self.decode)
+        object.__setattr__(self, "_staged", staged)
+        object.__setattr__(self, "_fixed", fixed)
         lanes = self.plan.lanes
         object.__setattr__(self, "_steps", self.share.steps(lanes.steps))
         object.__setattr__(self, "_per_step", lanes.global_batch // self.share.world)
@@ -66,12 +71,12 @@ class StepDecoders:
 
     def of_step(self, step: int) -> FieldDecode | Seeded | None:
         """Return a step's decoder."""
-        return self.decode.at(self.course.progress(step)) if isinstance(self.decode, Staged) else self.decode
+        return self._fixed if self._staged is None else self._staged.at(self.course.progress(step))
 
     def stretches(self, first: int, count: int) -> Iterator[tuple[FieldDecode | Seeded | None, int]]:
         """Cut the share's samples first … first + count − 1 where the decoder changes: yields (decoder, samples)."""
-        if not isinstance(self.decode, Staged):
-            yield self.decode, count
+        if self._staged is None:
+            yield self._fixed, count
             return
         stop = first + count
         steps = self._steps[first // self._per_step : -(-stop // self._per_step)]
