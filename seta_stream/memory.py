@@ -79,7 +79,7 @@ class Memory:
             return
         try:
             decision = self._decide(epoch + 1)
-            judged_by = LOSS if decision.scores is self.losses.values else "score"
+            judged_by = LOSS if decision.is_by_loss else "score"
             judged = Judged(decision.histogram, decision.rule, decision.groups, judged_by)
         except Exception:  # noqa: BLE001  (there may be no next epoch; who sets it meets the error in choose)
             judged = Judged(self.losses.histogram(), None)

@@ -46,7 +46,7 @@ def command(
     workers: int,
     progress: bool,
 ) -> None:
-    r"""Train a small text recogniser on all samples and on half of the visits, and compare.
+    """Train a small text recogniser on all samples and on half of the visits, and compare.
 
     About three minutes on two cores. Needs torch, Pillow and matplotlib: pip install 'seta-stream[demo]'
 
@@ -54,7 +54,7 @@ def command(
     Example:
         seta-stream demo
         seta-stream demo --samples 5000 --epochs 6 --out /tmp/demo
-    """
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)
     from rich.console import Console  # noqa: PLC0415  (100 ms that other commands need not pay)
 
     options = DemoOptions(

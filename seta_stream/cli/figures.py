@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seta_stream.report.outcome import PolicyFigures, Simulation
 
 SHOWN_EPOCHS: Final = 8
-PIPE_WIDTH: Final = 100
+PIPE_WIDTH: Final = 110
 """Columns where nobody can say how wide the reader's window is."""
 
 
@@ -25,7 +25,8 @@ def print_simulation(simulation: Simulation, task: Task) -> None:
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
     console.print(
         f"[bold]Simulated:[/bold] {escape(task.source)}; {simulation.epochs} epochs of {simulation.samples:,} samples "
-        f"in {simulation.shards:,} shards, by {simulation.simulated:,} samples of {simulation.simulated_shards:,}"
+        f"in {simulation.shards:,} shards; {simulation.simulated:,} samples of {simulation.simulated_shards:,} shards "
+        "stand for them"
     )
     console.print(_samples(simulation))
     console.print(_reading(simulation))
@@ -138,7 +139,7 @@ def told_money(dollars: float) -> str:
     """Return an amount of money, small ones with the digits that tell something."""
     sign = "−" if dollars < 0 else ""
     amount = abs(dollars)
-    return f"{sign}${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{sign}${amount:.2g}"
+    return f"{sign}${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{sign}${amount:.3g}"
 
 
 def _times(share: float) -> str:

@@ -25,12 +25,12 @@ PARTS_SHOWN: Final = 20
 @click.option("--png", metavar="FILE", type=click.Path(dir_okay=False, writable=True), help="Draw the run into FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(state: str, png: str | None, as_json: bool) -> None:
-    r"""Show what STATE (a folder or URL) holds: losses, groups, the next window, and what each epoch kept.
+    """Show what STATE (a folder or URL) holds: losses, groups, the next window, and what each epoch kept.
 
     \b
     Example:
         seta-stream inspect runs/7 --png run7.png
-    """
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)
     try:
         generations, summary = _read(state)
         if png is not None:

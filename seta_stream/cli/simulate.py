@@ -28,11 +28,15 @@ STORES = ("s3", "gcs", "azure", "none")
 @click.command("simulate")
 @click.argument("state", required=False)
 @click.option("--synthetic", type=click.Choice(SHAPES), help="Losses of a run that never was, instead of STATE.")
-@click.option("--samples", type=click.IntRange(1), help="Samples of the synthetic corpus.  [default: 1,000,000]")
-@click.option("--samples-per-shard", type=click.IntRange(1), help="Likewise.  [default: 10,000]")
-@click.option("--sample-bytes", type=click.FloatRange(1), help="Likewise, mean size in the shard.  [default: 4096]")
 @click.option(
-    "--epochs", type=click.IntRange(1),
+    "--samples", type=click.IntRange(1), metavar="N", help="Samples of the synthetic corpus.  [default: 1,000,000]"
+)
+@click.option("--samples-per-shard", type=click.IntRange(1), metavar="N", help="Likewise.  [default: 10,000]")
+@click.option(
+    "--sample-bytes", type=click.FloatRange(1), metavar="X", help="Likewise, mean size in the shard.  [default: 4096]"
+)
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N",
     help="Epochs to simulate.  [default: those recorded; 30 of a synthetic history]",
 )  # fmt: skip
 @click.option(
@@ -40,35 +44,43 @@ STORES = ("s3", "gcs", "azure", "none")
     help="As \"seta(num_epochs=90, target=0.5)\" or infobatch; may be repeated.  [default: the run's own and a few]",
 )  # fmt: skip
 @click.option(
-    "--correlation", type=click.FloatRange(0, 1),
+    "--correlation", type=click.FloatRange(0, 1), metavar="X",
     help="Rank correlation of a sample's losses between epochs.  [default: as the state tells, else 0.9]",
 )  # fmt: skip
 @click.option(
-    "--simulated", type=click.IntRange(1), default=200_000, show_default=True,
+    "--simulated", type=click.IntRange(1), metavar="N", default=200_000, show_default=True,
     help="Samples to simulate at most; figures are scaled up.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of every draw.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True, help="Of every draw."
+)
 @click.option(
     "--store", type=click.Choice(STORES), default="none", show_default=True, help="Whose list price to reckon with."
 )
-@click.option("--price-per-gb", type=click.FloatRange(0), help="Dollars for 2^30 bytes; replaces the list price.")
-@click.option("--price-per-1000-requests", type=click.FloatRange(0), help="Dollars; replaces the list price.")
+@click.option(
+    "--price-per-gb", type=click.FloatRange(0), metavar="X", help="Dollars for 2^30 bytes; replaces the list price."
+)
+@click.option(
+    "--price-per-1000-requests", type=click.FloatRange(0), metavar="X", help="Dollars; replaces the list price."
+)
 @click.option(
     "--reading", type=click.Choice(("auto", "local", "bucket")), default="auto", show_default=True,
     help="Count requests as of local files or of a bucket; auto: as the shards lie, a bucket where there is a price.",
 )  # fmt: skip
 @click.option(
-    "--max-waste", type=click.FloatRange(0, 1), default=0.05, show_default=True,
+    "--max-waste", type=click.FloatRange(0, 1), metavar="X", default=0.05, show_default=True,
     help="Share of the bytes that may lie outside selected samples.",
 )  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(1), help="Samples per step.  [default: as recorded, else 256]")
+@click.option(
+    "--batch-size", type=click.IntRange(1), metavar="N", help="Samples per step.  [default: as recorded, else 256]"
+)
 @click.option(
     "-o", "--png", metavar="FILE", type=click.Path(dir_okay=False, writable=True), help="Draw the figures into FILE."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option("--progress/--no-progress", default=True, help="A bar on stderr.")
 def command(png: str | None, *, as_json: bool, progress: bool, **options: Any) -> None:
-    r"""Replay the history in STATE (a folder or URL) under other policies: what would they have read, and saved?
+    """Replay the history in STATE (a folder or URL) under other policies: what would they have read, and saved?
 
     Samples are simulated with the losses that the history recorded, and selected by the real policies and draws; bytes
     and requests come from the real plan. Nothing is read or trained. What is assumed is printed.
@@ -78,7 +90,7 @@ def command(png: str | None, *, as_json: bool, progress: bool, **options: Any) -
         seta-stream simulate runs/7 -o saved.png
         seta-stream simulate runs/7 --store s3 --policy infobatch --policy "seta(num_epochs=90, target=0.5)"
         seta-stream simulate --synthetic late --samples 15000000 --sample-bytes 4096 --epochs 90
-    """
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)
     _check(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("always", SetaStreamWarning)

@@ -149,6 +149,17 @@ class Histogram:
         counts[:FIRST_FINITE] = counts[STOP_FINITE:] = 0
         return cls(counts, len(flat) - int(counts.sum()), float(lowest), float(highest))
 
+    @classmethod
+    def of_bins(
+        cls, bins: NDArray[np.int64], counts: NDArray[np.int64], unseen: int, minimum: float, maximum: float
+    ) -> Histogram:
+        """Return the histogram that holds `counts` in `bins`, ascending, all of them finite and occupied."""
+        dense = np.zeros(BINS, np.int64)
+        dense[bins] = counts
+        histogram = cls(dense, unseen, minimum, maximum)
+        vars(histogram)["bins"] = bins  # known here; looking for them takes milliseconds
+        return histogram
+
     def __add__(self, other: Histogram) -> Histogram:
         return Histogram(
             self.counts + other.counts,

@@ -111,6 +111,7 @@ class Decision:
         histogram: of the scores.
         rule: for the epoch.
         groups: (samples, those that the rule keeps in expectation) of each group; None for all at once.
+        is_by_loss: whether the scores are the losses themselves.
     """
 
     scores: NDArray[np.float32]
@@ -118,6 +119,7 @@ class Decision:
     histogram: Histogram
     rule: AnyRule
     groups: dict[str, tuple[int, float]] | None
+    is_by_loss: bool
 
 
 def decide(policy: Policy, values: Values, epoch: int, indexed: Labels | None = None) -> Decision:
@@ -133,17 +135,18 @@ def decide(policy: Policy, values: Values, epoch: int, indexed: Labels | None = 
         PolicyError: the policy gave something else than a rule.
     """
     scores = scores_of(policy, values)
+    is_by_loss = scores is values[LOSS]
     grouping = grouping_of(policy)
     histogram = Histogram.of(scores)
     if grouping is None:
         rule = rule_of(policy, histogram, epoch)
-        return Decision(scores, None, histogram, rule, None)
+        return Decision(scores, None, histogram, rule, None, is_by_loss)
     labels = labels_of(grouping, values, indexed)
     histograms = GroupHistograms.of(scores, labels)
     grouped: Any = policy
     rules: GroupRules = grouped.rules(histograms, epoch)
-    kept = {name: (histograms[name].total, rules.expected_kept({name: histograms[name]})) for name in histograms}
-    return Decision(scores, labels, histogram, rules, kept)
+    kept = {name: (one.total, rules.expected_kept({name: one})) for name, one in histograms.items()}
+    return Decision(scores, labels, histogram, rules, kept, is_by_loss)
 
 
 def apply(

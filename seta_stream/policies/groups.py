@@ -115,6 +115,7 @@ class GroupHistograms(Mapping[str, Histogram]):
         ranges: NDArray[np.float32],
     ) -> None:
         self.names = names
+        self._places = {name: place for place, name in enumerate(names)}
         self.occupied, self.counts, self.unseen, self.ranges = occupied, counts, unseen, ranges
 
     @classmethod
@@ -140,7 +141,8 @@ class GroupHistograms(Mapping[str, Histogram]):
         ranges = np.full((len(names), 2), np.nan, np.float32)
         parts = []
         for one in (self, other):
-            places = np.array([names.index(name) for name in one.names], np.int64)
+            order = {name: place for place, name in enumerate(names)}
+            places = np.array([order[name] for name in one.names], np.int64)
             unseen[places] += one.unseen
             ranges[places, 0] = np.fmin(ranges[places, 0], one.ranges[:, 0])
             ranges[places, 1] = np.fmax(ranges[places, 1], one.ranges[:, 1])
@@ -148,15 +150,10 @@ class GroupHistograms(Mapping[str, Histogram]):
         return GroupHistograms(names, *_merged(parts), unseen, ranges)
 
     def __getitem__(self, name: str) -> Histogram:
-        try:
-            group = self.names.index(name)
-        except ValueError:
-            raise KeyError(name) from None
+        group = self._places[name]
         begin, stop = np.searchsorted(self.occupied, [group << _BIN_BITS, (group + 1) << _BIN_BITS])
-        counts = np.zeros(BINS, np.int64)
-        counts[self.occupied[begin:stop] & (BINS - 1)] = self.counts[begin:stop]
-        low, high = self.ranges[group].tolist()
-        return Histogram(counts, int(self.unseen[group]), low, high)
+        bins = self.occupied[begin:stop] & (BINS - 1)
+        return Histogram.of_bins(bins, self.counts[begin:stop], int(self.unseen[group]), *self.ranges[group].tolist())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -8,7 +8,8 @@ is better.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from seta_stream.losses.histogram import Histogram, bin_floors, codes, merge_sta
 
 MERGED_BINS: Final = 2048
 
-_BLOCK: Final = 256
 _MAX_ITERATIONS: Final = 300
 _LEAST_GAP: Final = 1e-6
 """Centres closer than this, of a range of 1, are not told apart by scikit-learn's squared distances."""
@@ -54,8 +54,8 @@ def kmeans(histogram: Histogram, num_group: int, *, log: bool = False) -> Groups
     Args:
         histogram: of the losses.
         num_group: at least 1.
-        log: measure distances between asinh(loss / typical |loss|), its median: in ratios above the median, in differences below
-            it, whatever the unit of the losses is; losses of 0 and below have their place.
+        log: measure distances between asinh(loss / its typical size, the median): in ratios above the median, in
+            differences below it, whatever the unit of the losses; losses of 0 and below have their place.
     """
     values, weights = histogram.values(), histogram.weights()
     if log:
@@ -102,17 +102,13 @@ def _typical_size(values: Floats, weights: Ints) -> float:
 def _best_cuts(sums: Floats, places: Floats, weights: Ints, starts: Ints, wanted: int) -> Ints:
     """Return where groups 1 … begin among the merged bins, by dynamic programming: int64 [wanted - 1]."""
     masses = np.add.reduceat(weights, starts).astype(np.float64)
-    cost = _interval_costs(masses, sums, places)
+    sides = [_outward(column, places) for column in (masses, sums, sums * (sums / masses))]
     bins = len(masses)
-    best = cost[:, 0].copy()  # [stop]: of one group over the bins before stop
+    stops = np.arange(1, bins + 1)
+    best = np.concatenate([[np.inf], _interval_costs(sides, np.zeros_like(stops), stops)])  # [stop]: of one group
     begins = np.zeros((wanted, bins + 1), np.int64)
     for group in range(1, wanted):
-        previous, best = best, np.full(bins + 1, np.inf)
-        for low in range(0, bins + 1, _BLOCK):
-            # [stop, begin]: the last group covers begin … stop, the groups before it what lies below begin
-            total = cost[low : low + _BLOCK] + previous
-            begins[group, low : low + _BLOCK] = total.argmin(axis=1)
-            best[low : low + _BLOCK] = total.min(axis=1)
+        best, begins[group] = _with_one_more(best, sides)
     cuts = np.empty(wanted - 1, np.int64)
     stop = bins
     for group in range(wanted - 1, 0, -1):
@@ -120,17 +116,40 @@ def _best_cuts(sums: Floats, places: Floats, weights: Ints, starts: Ints, wanted
     return cuts
 
 
-def _interval_costs(masses: Floats, sums: Floats, places: Floats) -> Floats:
-    """Return the squared distance within each interval of merged bins: float64 [stop, begin], inf where empty."""
-    mass, total, square = (_outward(column, places) for column in (masses, sums, sums * (sums / masses)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cost = total[:, None] - total
-        cost *= cost
-        cost /= mass[:, None] - mass
-        np.subtract(square[:, None] - square, cost, out=cost)
-    np.maximum(cost, 0, out=cost)
-    cost[np.triu_indices(len(cost))] = np.inf
-    return cost
+def _with_one_more(before: Floats, sides: list[Floats]) -> tuple[Floats, Ints]:
+    """Return the least cost up to each stop with one more group, and where that group begins: [bins + 1] each.
+
+    A later stop never makes the last group begin earlier, so the stops between two solved ones search only between
+    their begins: a logarithm of passes over the bins instead of all pairs.
+
+    Source:
+        The divide-and-conquer form of Grønlund et al. 2017, "Fast Exact k-Means, k-Medians and Bregman Divergence
+        Clustering in 1D", arXiv 1701.07204.
+    """
+    count = len(before)
+    best, begins = np.full(count, np.inf), np.zeros(count, np.int64)
+    stride = 1 << (count - 1).bit_length()
+    while stride := stride // 2:
+        stops = np.arange(stride, count, 2 * stride)
+        later = np.minimum(stops + stride, count - 1)
+        lowest = begins[stops - stride]
+        highest = np.where(stops + stride < count, np.minimum(begins[later], stops - 1), stops - 1)
+        lengths = np.maximum(highest - lowest, 0) + 1
+        first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        # ragged rows, one per stop: the begins that it tries
+        begin = np.arange(lengths.sum()) - np.repeat(first - lowest, lengths)
+        cost = before[begin] + _interval_costs(sides, begin, np.repeat(stops, lengths))
+        best[stops] = np.minimum.reduceat(cost, first)
+        hits = np.flatnonzero(cost == np.repeat(best[stops], lengths))
+        begins[stops] = begin[hits[np.searchsorted(hits, first)]]
+    return best, begins
+
+
+def _interval_costs(sides: list[Floats], begin: Ints, stop: Ints) -> Floats:
+    """Return the squared distance within intervals begin … stop of merged bins, none of them empty: float64 [n]."""
+    mass, total, square = (column[stop] - column[begin] for column in sides)
+    inside: Floats = np.maximum(square - total * total / mass, 0)
+    return inside
 
 
 def _outward(column: Floats, places: Floats) -> Floats:
@@ -142,20 +161,25 @@ def _outward(column: Floats, places: Floats) -> Floats:
 
 def _refine(values: Floats, weights: Ints, cuts: Ints) -> Ints:
     """Return the cuts after scikit-learn's weighted k-means on all bins, from the centres of these cuts."""
-    # These take a second to import, and only k-means needs them.
-    from sklearn.cluster import KMeans  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+    from sklearn.cluster import KMeans  # noqa: PLC0415  (takes a second to import, and only k-means needs it)
 
     centres = _centres(values, weights, cuts)
     if np.diff(centres).min() < _LEAST_GAP:
         return cuts
     fitted = KMeans(len(centres), init=centres[:, None], n_init=1, tol=0, max_iter=_MAX_ITERATIONS, random_state=0)
     # One thread adds in one order, so the result is the same every time; and threads would wait for busy workers.
-    with threadpool_limits(1):
+    with _thread_pools().limit(limits=1):
         fitted.fit(values[:, None], sample_weight=weights.astype(np.float64))
     means = np.sort(fitted.cluster_centers_[:, 0])
     moved: Ints = np.searchsorted(values, (means[1:] + means[:-1]) / 2)
     return moved if _is_proper(moved, len(values)) else cuts
+
+
+@cache
+def _thread_pools() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # noqa: PLC0415  (as above)
+
+    return ThreadpoolController()  # looks through the libraries of the process: 7 ms
 
 
 def _is_proper(cuts: Ints, bins: int) -> bool:

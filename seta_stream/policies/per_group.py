@@ -88,15 +88,17 @@ class PerGroup:
     def rules(self, histograms: Mapping[str, Histogram], epoch: int) -> GroupRules:
         """Return the rule of each group."""
         inner: Any = self.policy
+        own: dict[str, Rule] = {}
         if not hasattr(inner, "rules"):
-            own = {name: rule_of(self.policy, histograms[name], epoch) for name in histograms}
+            for name, histogram in histograms.items():
+                own[name] = _raised(rule_of(self.policy, histogram, epoch), histogram, self.floor)
         else:
-            own = {}
             for outer in dict.fromkeys(name.partition(WITHIN)[0] for name in histograms):
                 parts = {name.partition(WITHIN)[2]: name for name in histograms if name.partition(WITHIN)[0] == outer}
                 found = inner.rules({part: histograms[name] for part, name in parts.items()}, epoch).rules
-                own |= {parts[part]: rule for part, rule in found.items()}
-        return GroupRules({name: _raised(rule, histograms[name], self.floor) for name, rule in own.items()})
+                for part, rule in found.items():
+                    own[parts[part]] = _raised(rule, histograms[parts[part]], self.floor)
+        return GroupRules(own)
 
     def expected_share(self, epoch: int) -> float | None:
         """Return the policy's share; None where a floor may raise it."""
@@ -106,7 +108,7 @@ class PerGroup:
 
 def _raised(rule: Rule, histogram: Histogram, floor: float) -> Rule:
     """Return the rule with every keep moved towards 1, so far that the floor is kept."""
-    share = rule.expected_kept(histogram) / histogram.total if histogram.total else 1.0
+    share = rule.expected_kept(histogram) / histogram.total if floor and histogram.total else 1.0
     if share >= floor:
         return rule
     part = min((floor - share) / (1 - share), 1.0)

@@ -150,8 +150,8 @@ class Rule:
 
     def masses(self, histogram: Histogram) -> NDArray[np.int64]:
         """Return how many seen samples of a histogram each step covers: int64 [steps]."""
-        running = np.concatenate([[0], np.cumsum(histogram.counts)])
-        return np.diff(running[step_cuts(self.edges)])
+        running = np.concatenate([[0], np.cumsum(histogram.weights())])
+        return np.diff(running[np.searchsorted(histogram.bins, step_cuts(self.edges))])
 
     def expected_kept(self, histogram: Histogram) -> float:
         """Return how many of a histogram's samples the rule keeps, in expectation, unseen ones included."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from seta_stream.errors import PolicyError
 from seta_stream.losses.histogram import Histogram
-from seta_stream.policies.kmeans import Groups, kmeans
+from seta_stream.policies.kmeans import Groups, equal_groups, kmeans
 from seta_stream.policies.rule import Rule
 from seta_stream.policies.shares import check_count, check_portion, check_share, check_smooth
 from seta_stream.policies.smoothing import BLS
 
 DEFAULT_PRUNE_RATIO: Final = 0.1
+GROUP_SCALES: Final = ("loss", "log", "rank")
 
 _PUBLISHED_UNSEEN_LOSS: Final = 3.0
 _PUBLISHED_LEAST_KEEP: Final = 0.1
@@ -50,6 +52,9 @@ class SeTa:
         min_share: with `target`, the least share of samples that an epoch may keep.
         warm: losses were there before epoch 0, so that it is windowed (and, with `target`, saves) like the others.
         published: set by `as_published_code`.
+        group_scale: what losses are grouped by: "loss", k-means on the losses, the paper's; "log", k-means on
+            asinh(loss / typical |loss|), in which few large losses do not take most of the groups; "rank", groups of
+            equally many samples.
         smooth: a moving average in place of the last loss.
 
     Raises:
@@ -65,6 +70,7 @@ class SeTa:
     min_share: float = 0.05
     warm: bool = False
     published: bool = False
+    group_scale: str = "loss"
     smooth: BLS | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +78,12 @@ class SeTa:
         check_smooth(self.smooth)
         check_count("num_group", self.num_group)
         _check_window(self.window_scale, self.num_group)
+        if self.group_scale not in GROUP_SCALES:
+            raise PolicyError(
+                f"group_scale={self.group_scale!r}: choose one of {', '.join(map(repr, GROUP_SCALES))}.",
+                expected=GROUP_SCALES,
+                found=self.group_scale,
+            )
         check_portion("delta", self.delta, zero=True)
         check_portion("min_share", self.min_share, zero=False)
         if self.prune_ratio is not None and self.published:
@@ -105,7 +117,7 @@ class SeTa:
             seta.py of github.com/mrazhou/SeTa. Kept from ours: draws per sample (theirs: exact sizes), the best
             groups (theirs: one k-means++ start), one group for equal losses (theirs: chunks in data order).
         """
-        return cls(num_epochs, prune_ratio, num_group, window_scale, delta, published=True)
+        return cls(num_epochs, prune_ratio, num_group, window_scale, delta, published=True, group_scale="loss")
 
     def rule(self, histogram: Histogram, epoch: int) -> Rule:
         """Return the rule for an epoch.
@@ -129,7 +141,7 @@ class SeTa:
 
     def groups(self, histogram: Histogram) -> Groups:
         """Return the groups of the seen losses."""
-        return kmeans(histogram, self.num_group)
+        return _grouped(histogram, self.num_group, self.group_scale)
 
     def window(self, groups: int, epoch: int) -> range:
         """Return which of so many groups epoch n takes, were it windowed."""
@@ -228,6 +240,14 @@ class SeTa:
                 expected=self.min_share,
                 found=least,
             )
+
+
+# Planning a run asks for the rules of all epochs to come, made from one histogram: a k-means for each took seconds.
+@lru_cache(maxsize=1)
+def _grouped(histogram: Histogram, num_group: int, scale: str) -> Groups:
+    if scale == "rank":
+        return equal_groups(histogram, num_group)
+    return kmeans(histogram, num_group, log=scale == "log")
 
 
 def _by_group(groups: Groups, keeps: NDArray[np.float64], *, unseen_keep: float) -> Rule:

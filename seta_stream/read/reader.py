@@ -125,16 +125,25 @@ class Reader:
         """Yield the epoch's items in pieces, each of one decoder."""
         plan, done = decoders.plan, 0
         seed, epoch = plan.geometry.seed, plan.epoch
-        for _, ids in rounds(plan, decoders.share):
+        chunks = self._chunks(fetcher, plan, decoders.share)
+        if not decoders.is_staged:
+            decode = decoders.of_step(0)
+            yield from (_Job(chunk, decode, seed, epoch) for chunk in chunks)
+            return
+        for chunk in chunks:
+            begin = 0
+            for decode, count in decoders.stretches(done, len(chunk)):
+                yield _Job(chunk[begin : begin + count], decode, seed, epoch)
+                begin += count
+            done += len(chunk)
+
+    def _chunks(self, fetcher: Fetcher, plan: EpochPlan, share: Share) -> Iterator[Items]:
+        """Yield the epoch's items in pieces that are small enough to pass on quickly."""
+        for _, ids in rounds(plan, share):
             for items in fetcher.windows(ids):
                 size = self._chunk_samples(items)
                 for start in range(0, len(items), size):
-                    chunk = items[start : start + size]
-                    begin = 0
-                    for decode, count in decoders.stretches(done, len(chunk)):
-                        yield _Job(chunk[begin : begin + count], decode, seed, epoch)
-                        begin += count
-                    done += len(chunk)
+                    yield items[start : start + size]
 
     def _chunk_samples(self, items: Items) -> int:
         first = items[0]

@@ -69,15 +69,17 @@ class StepDecoders:
         step, within = divmod(number, self._per_step)
         return self._steps[step], self.share.rank * self._per_step + within
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether steps may have decoders of their own."""
+        return self._staged is not None
+
     def of_step(self, step: int) -> FieldDecode | Seeded | None:
         """Return a step's decoder."""
         return self._fixed if self._staged is None else self._staged.at(self.course.progress(step))
 
     def stretches(self, first: int, count: int) -> Iterator[tuple[FieldDecode | Seeded | None, int]]:
         """Cut the share's samples first … first + count − 1 where the decoder changes: yields (decoder, samples)."""
-        if self._staged is None:
-            yield self._fixed, count
-            return
         stop = first + count
         steps = self._steps[first // self._per_step : -(-stop // self._per_step)]
         begin, end = first, first - first % self._per_step
