@@ -161,3 +161,17 @@ def test_a_cycle_of_slices_reads_every_sample_once(make_corpus):
         stream.set_epoch(epoch)
         seen += [sample["__index__"] for sample in stream]
     assert sorted(seen) == list(range(200))
+
+
+@pytest.mark.parametrize(("policy", "judged_by"), [(SeTa(4), "loss"), (InfoBatch(4, smooth=BLS()), "score")])
+def test_the_history_tells_by_what_samples_were_judged(policy, judged_by, make_corpus, tmp_path):
+    """By losses inspect shows what is kept of each group of them; by scores it does not claim to."""
+    state = str(tmp_path / "s")
+    with SetaStream(make_corpus(2, 50), policy=policy, state=state, batch_size=10) as stream:
+        for epoch in range(2):
+            train_epoch(stream, epoch, [])
+    told = json.loads(CliRunner().invoke(main, ["inspect", state, "--json"]).output)
+    line = json.loads((tmp_path / "s" / "history.jsonl").read_text().splitlines()[-1])
+    assert line["judged_by"] == judged_by
+    assert all((group["next_keep"] is None) == (judged_by == "score") for group in told["groups"])
+    assert told["next_share"] == line["expected_share"]

@@ -49,8 +49,8 @@ STORES: Final = {
     "s3": Price(
         0.09,
         0.0004,
-        "Amazon S3 Standard, us-east-1: first 10 TB a month to the internet, GET requests; list price as quoted in "
-        "June 2026 (aws.amazon.com/s3/pricing)",
+        "Amazon S3 Standard, us-east-1: first 10 TB a month to the internet, GET requests; list price as "
+        "others quoted it in June 2026 (aws.amazon.com/s3/pricing)",
     ),
     "gcs": Price(
         0.12,
@@ -61,8 +61,8 @@ STORES: Final = {
     "azure": Price(
         0.087,
         0.00044,
-        "Azure Blob Storage, hot, LRS, East US: first 10 TB a month to the internet, read operations; list price as "
-        "quoted in May 2026 (azure.microsoft.com/pricing/details/storage/blobs and …/bandwidth)",
+        "Azure Blob Storage, hot, LRS, East US: first 10 TB a month to the internet, read operations; list price "
+        "as others quoted it in May 2026 (azure.microsoft.com/pricing/details/storage/blobs and …/bandwidth)",
     ),
     "none": Price(0.0, 0.0, "no price"),
 }
