@@ -54,7 +54,7 @@ class SeTa:
         published: set by `as_published_code`.
         group_scale: what losses are grouped by: "loss", k-means on the losses, the paper's; "log", k-means on
             asinh(loss / typical |loss|), in which few large losses do not take most of the groups; "rank", groups of
-            equally many samples.
+            equally many samples. None is "log" with `target`, else "loss": docs/quality.md has the measurements.
         smooth: a moving average in place of the last loss.
 
     Raises:
@@ -70,7 +70,7 @@ class SeTa:
     min_share: float = 0.05
     warm: bool = False
     published: bool = False
-    group_scale: str = "loss"
+    group_scale: str | None = None
     smooth: BLS | None = None
 
     def __post_init__(self) -> None:
@@ -78,9 +78,9 @@ class SeTa:
         check_smooth(self.smooth)
         check_count("num_group", self.num_group)
         _check_window(self.window_scale, self.num_group)
-        if self.group_scale not in GROUP_SCALES:
+        if self.group_scale not in (None, *GROUP_SCALES):
             raise PolicyError(
-                f"group_scale={self.group_scale!r}: choose one of {', '.join(map(repr, GROUP_SCALES))}.",
+                f"group_scale={self.group_scale!r}: choose one of {', '.join(map(repr, GROUP_SCALES))}, or None.",
                 expected=GROUP_SCALES,
                 found=self.group_scale,
             )
@@ -141,7 +141,8 @@ class SeTa:
 
     def groups(self, histogram: Histogram) -> Groups:
         """Return the groups of the seen losses."""
-        return _grouped(histogram, self.num_group, self.group_scale)
+        scale = self.group_scale or ("loss" if self.target is None else "log")
+        return _grouped(histogram, self.num_group, scale)
 
     def window(self, groups: int, epoch: int) -> range:
         """Return which of so many groups epoch n takes, were it windowed."""

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from seta_stream.losses.histogram import Histogram, round_losses
 from seta_stream.policies import kmeans
-from seta_stream.policies.kmeans import MERGED_BINS
+from seta_stream.policies.kmeans import MERGED_BINS, equal_groups
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +141,55 @@ def test_grouping_twice_gives_the_same():
     """No random start."""
     histogram = Histogram.of(round_losses(SHAPES["gamma"].astype(np.float32)))
     assert np.array_equal(kmeans(histogram, 8).edges, kmeans(histogram, 8).edges)
+
+
+def test_logarithmic_groups_part_what_one_large_loss_hides():
+    """1,000 losses in three clusters a factor of 30 apart, and one of 900: by loss the clusters are one group."""
+    losses = np.concatenate([np.linspace(c, 1.2 * c, 300) for c in (0.01, 0.3, 9)] + [[900] * 100]).astype(np.float32)
+    histogram = Histogram.of(losses)
+    assert kmeans(histogram, 2).counts.tolist() == [900, 100]
+    assert kmeans(histogram, 4, log=True).counts.tolist() == [300, 300, 300, 100]
+    assert kmeans(histogram, 4, log=True).centres == pytest.approx([0.011, 0.33, 9.9, 900], rel=1e-3)
+
+
+@pytest.mark.parametrize("factor", [2.0**-9, 1.0, 2.0**5])
+def test_logarithmic_groups_do_not_depend_on_the_unit(factor):
+    """Losses of another unit fall into the same groups."""
+    losses = np.random.default_rng(3).lognormal(0, 1, 2000).astype(np.float16).astype(np.float32)
+    groups = kmeans(Histogram.of(losses * np.float32(factor)), 5, log=True)
+    assert groups.counts.tolist() == kmeans(Histogram.of(losses), 5, log=True).counts.tolist()
+
+
+def test_logarithmic_groups_take_zeros_and_negative_losses():
+    """Negative losses mirror positive ones; where all but one are 0, that one is a group."""
+    losses = np.repeat(np.array([-100, -1, 0, 1, 100], np.float32), [10, 20, 30, 20, 10])
+    assert kmeans(Histogram.of(losses), 3, log=True).counts.tolist() == [10, 70, 10]
+    assert kmeans(Histogram.of(np.array([0, 0, 0, 5], np.float32)), 2, log=True).counts.tolist() == [3, 1]
+    assert kmeans(Histogram.of(np.zeros(4, np.float32)), 2, log=True).counts.tolist() == [4]
+    assert len(kmeans(Histogram.of(np.full(4, np.nan, np.float32)), 2, log=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "counts"),
+    [
+        (range(10), [2, 2, 2, 2, 2]),
+        (range(12), [2, 3, 2, 3, 2]),
+        ([1, 2, 3], [1, 1, 1]),
+        # Nine equal ones stay together: 1.8, 3.6 and 5.4 of the cuts fall among them and move to the nearer end.
+        ([5] * 9, [9]),
+        ([1] * 6 + [2, 3, 4, 5], [6, 2, 2]),
+        ([1, 2, 3, 4] + [5] * 6, [2, 2, 6]),
+        ([], []),
+    ],
+)
+def test_equal_groups_by_hand(losses, counts):
+    """Five groups of equally many samples, as far as equal losses allow."""
+    assert equal_groups(Histogram.of(np.array(losses, np.float32)), 5).counts.tolist() == counts
+
+
+def test_equal_groups_agree_with_their_edges():
+    """Samples fall into the groups by the edges as counted, and no group is far from its share."""
+    losses = round_losses(np.random.default_rng(5).gamma(2, 1, 5000).astype(np.float32))
+    groups = equal_groups(Histogram.of(losses), 7)
+    assert np.bincount(np.searchsorted(groups.edges, losses, side="right")).tolist() == groups.counts.tolist()
+    assert np.abs(groups.counts - 5000 / 7).max() < 20

@@ -148,14 +148,26 @@ def histograms(draw):
     return Histogram.of(losses.astype(np.float32))
 
 
-@given(histograms(), st.floats(0, 0.8), st.integers(4, 12), st.integers(1, 9), st.floats(0.05, 1), st.integers(0, 12))
+SCALES = st.sampled_from(["loss", "log", "rank"])
+
+
+@given(
+    histograms(),
+    st.floats(0, 0.8),
+    st.integers(4, 12),
+    st.integers(1, 9),
+    st.floats(0.05, 1),
+    st.integers(0, 12),
+    SCALES,
+)
 @settings(max_examples=120, deadline=None)
-def test_the_share_kept_is_the_target_where_that_can_be(histogram, target, num_epochs, num_group, scale, epoch):
+def test_the_share_kept_is_the_target_where_that_can_be(histogram, target, num_epochs, num_group, scale, epoch, groups):
     """Exactly, in expectation, unless more than that is unseen; and the run saves the target."""
     least = 0.0001
     if 1 - target * num_epochs / (num_epochs - 1) < least:
         return
-    policy = SeTa(num_epochs, target=target, num_group=num_group, window_scale=scale, min_share=least)
+    settings_ = {"num_group": num_group, "window_scale": scale, "min_share": least, "group_scale": groups}
+    policy = SeTa(num_epochs, target=target, **settings_)
     kept = policy.rule(histogram, epoch).expected_kept(histogram) / histogram.total
     wanted = 1.0 if epoch == 0 else 1 - target * num_epochs / (num_epochs - 1)
     assert kept == pytest.approx(max(wanted, histogram.unseen / histogram.total), abs=1e-6)
@@ -180,6 +192,31 @@ def test_a_target_never_keeps_others_before_the_window_is_whole(histogram, num_g
     if any(outside):
         assert kept[window.start] == 1
     assert sum(0 < keep < 1 for keep in outside) <= 1
+
+
+@pytest.mark.parametrize(
+    ("group_scale", "counts"),
+    [("loss", [970, 10, 10, 10]), ("log", [320, 330, 320, 30]), ("rank", [250, 250, 250, 250])],
+)
+def test_groups_by_loss_by_its_logarithm_or_by_rank(group_scale, counts):
+    """Three clusters of small losses and a few large ones, in four groups: only by loss are the clusters one group."""
+    small = [np.linspace(c, 1.1 * c, n) for c, n in ((0.01, 320), (0.1, 330), (1, 320))]
+    histogram = Histogram.of(np.concatenate([*small, np.repeat([300, 600, 900], 10)]).astype(np.float32))
+    groups = SeTa(8, num_group=4, group_scale=group_scale).groups(histogram)
+    assert groups.counts.tolist() == pytest.approx(counts, abs=4)
+
+
+def test_the_published_code_groups_by_loss():
+    """Whatever the default is."""
+    assert SeTa.as_published_code(8).group_scale == "loss"
+
+
+def test_groups_are_found_once_per_histogram():
+    """Planning asks for many epochs' rules with one histogram; another histogram has groups of its own."""
+    policy = SeTa(8)
+    assert policy.groups(FIVE) is policy.groups(FIVE)
+    assert policy.groups(FIVE_AND_UNSEEN) is not policy.groups(FIVE)
+    assert len(SeTa(8, num_group=2).groups(FIVE)) == 2
 
 
 @pytest.mark.parametrize(
@@ -248,6 +285,7 @@ def test_the_share_to_come_is_known_where_losses_do_not_matter():
         ({"window_scale": True}, "window_scale=True"),
         ({"window_scale": NAN}, "window_scale=nan"),
         ({"delta": 1.1}, r"delta=1.1: give a number in \[0, 1\]"),
+        ({"group_scale": "linear"}, "group_scale='linear': choose one of 'loss', 'log', 'rank'"),
         ({"min_share": 0.0}, r"min_share=0.0: give a number in \(0, 1\]"),
         ({"target": 1.0}, "target=1.0: give the share"),
         ({"target": NAN}, "target=nan"),
