@@ -108,7 +108,7 @@ class Checkpoint:
         """
         rows = [
             ("corpus fingerprint", self.fingerprint, fingerprint, "give the same shards in the same order"),
-            ("policy", self.policy, policy, "give the policy that the run began with"),
+            ("policy", self.policy, _settings_of(policy, self.policy), "give the policy that the run began with"),
             (
                 "global batch",
                 self.geometry.global_batch,
@@ -127,3 +127,8 @@ class Checkpoint:
                 expected={what: then for what, then, _, _ in wrong},
                 found={what: now for what, _, now, _ in wrong},
             )
+
+
+def _settings_of(policy: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """Return a policy's settings without those that were unknown when the checkpoint was written."""
+    return {name: value for name, value in policy.items() if name in then}

@@ -18,10 +18,12 @@ from seta_stream.losses.columns import LOSS
 from seta_stream.losses.generations import Generation, Generations
 from seta_stream.losses.histogram import Histogram
 from seta_stream.losses.history import Judged
+from seta_stream.losses.manifest import plain
 from seta_stream.losses.table import LossTable
 from seta_stream.plan.epoch import Selection
 from seta_stream.policies.deciding import Decision, apply, columns_of, decide, scores_of, takes_means
 from seta_stream.policies.groups import AnyRule
+from seta_stream.policies.policy import describe, expected_share_of
 
 if TYPE_CHECKING:
     from seta_stream.corpus.ids import ShardTable
@@ -63,6 +65,8 @@ class Memory:
         self._table = table
         self._policy = policy
         self._seed = seed
+        self._described = plain(describe(policy))
+        self._histogram: Histogram | None = None
         self._labels = labels
         self._latest = losses == "latest"
         self.losses = self._empty()
@@ -92,14 +96,21 @@ class Memory:
     def choose(self, epoch: int) -> Chosen:
         """Return the rule and the selection of an epoch, from the newest losses before it."""
         self._go_to(self._ancestor(epoch), epoch)
-        rule = self.base.rule if self.base is not None and self.base.epoch == epoch - 1 else None
+        rule = self.base.rule if self.base is not None and self._is_made(self.base, epoch) else None
         if rule is None:
             rule = self._decide(epoch).rule
         return self._select(rule, epoch)
 
     def histogram(self) -> Histogram:
-        """Return the histogram of the scores by which the policy judges."""
+        """Return the histogram of the scores that the epoch was chosen by; of today's, before any was chosen."""
+        return self._today() if self._histogram is None else self._histogram
+
+    def _today(self) -> Histogram:
         return Histogram.of(scores_of(self._policy, self.losses.remembered()))
+
+    def _is_made(self, base: Generation, epoch: int) -> bool:
+        """Say whether a generation holds this policy's rule for an epoch."""
+        return base.epoch == epoch - 1 and base.facts.get("policy", self._described) == self._described
 
     def restore(self, epoch: int, rule: AnyRule, generation: str | None, pending: str | None) -> Chosen:
         """Return a checkpoint's selection, and take up the losses that were recorded after it was made.
@@ -195,6 +206,14 @@ class Memory:
         if base is None:
             return 0
         report = self.generations.load(base, self.losses, self._table)
+        if self.losses.seeded and getattr(self._policy, "weight", None) is not None:
+            warnings.warn(
+                f"Generation {base.name} was written without {', '.join(sorted(self.losses.seeded))}, by which "
+                f"{self._described['name']} weights the samples: they start as if each seen sample had been recorded "
+                "once. Start the run with this policy, or expect other weights for some epochs.",
+                SetaStreamWarning,
+                stacklevel=2,
+            )
         if report.unseen_shards:
             warnings.warn(
                 f"Generation {base.name} has no usable losses for {report.unseen_shards} of {len(self._table.urls)} "
@@ -212,6 +231,9 @@ class Memory:
 
     def _select(self, rule: AnyRule, epoch: int) -> Chosen:
         first_id, remembered = self._table.first_id, self.losses.remembered()
+        # Ages and losses will be others; who plans the rest of the run goes by these. Not made where shares are known.
+        needed = expected_share_of(self._policy, epoch + 1) is None
+        self._histogram = self._today() if needed else None
         mask, weights = apply(
             self._policy, rule, remembered, first_id, seed=self._seed, epoch=epoch, indexed=self._labels
         )

@@ -50,6 +50,10 @@ class Steps(int):
         value.margin = margin
         return value
 
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """Schedulers keep the number in their checkpoints: there it is a plain int."""
+        return int, (int(self),)
+
     def __repr__(self) -> str:
         return f"Steps({int(self)}, is_exact={self.is_exact}, margin={self.margin})"
 
@@ -125,6 +129,7 @@ class Schedule:
         self._global_batch = global_batch
         self._drop_last = drop_last
         self._epochs = epochs
+        self._is_fixed = epochs is not None
         self._epoch, self._planned = 0, 0
         self.consumed = 0
         """Samples delivered in earlier epochs."""
@@ -146,8 +151,9 @@ class Schedule:
         self._epoch, self._planned, self._run = epoch, planned, None
 
     def steps(self, epochs: int, histogram: Histogram) -> Steps:
-        """Return the steps of the run's first `epochs` epochs, and take that as its length."""
-        self._epochs, self._run = epochs, None
+        """Return the steps of the run's first `epochs` epochs; that is its length where no policy or decoder tells."""
+        if not self._is_fixed:
+            self._epochs, self._run = epochs, None
         shares = [planned_share(self._policy, histogram, epoch) for epoch in range(epochs)]
         return planned_steps(shares, self._total, self._global_batch, drop_last=self._drop_last)
 

@@ -201,6 +201,7 @@ class SetaStream:
         self.session.check_open()
         table = self.session.board.weights()
         numbers = np.asarray(ids, np.int64)
+        self.session.memory.losses.check_ids(numbers)
         found = np.ones(numbers.shape, np.float32) if table is None else table[numbers]
         found[numbers < 0] = 0
         return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from seta_stream import (
     UCB,
     DynamicRandom,
     EpsilonGreedy,
+    Full,
     InfoBatch,
     Kakurenbo,
     PerGroup,
@@ -22,9 +25,11 @@ from seta_stream import (
     Rule,
     SeTa,
     SetaStream,
+    SetaStreamWarning,
 )
 from seta_stream.cli import main
-from seta_stream.errors import LossError
+from seta_stream.errors import CheckpointError, LossError
+from seta_stream.policies.groups import Grouping, GroupRules
 
 EPOCHS = 4
 
@@ -175,3 +180,101 @@ def test_the_history_tells_by_what_samples_were_judged(policy, judged_by, make_c
     assert line["judged_by"] == judged_by
     assert all((group["next_keep"] is None) == (judged_by == "score") for group in told["groups"])
     assert told["next_share"] == line["expected_share"]
+
+
+def test_a_changed_policy_makes_its_own_rule(make_corpus, tmp_path):
+    """What the policy before it decided for the coming epoch is not applied to this one's scores."""
+    shards, state = make_corpus(2, 50), str(tmp_path / "s")
+    with SetaStream(shards, policy=InfoBatch(30), state=state, batch_size=10) as stream:
+        train_epoch(stream, 0, [])
+    for policy, kept in ((Full(), 100), (UCB(0.4), 60), (PerGroup(UCB(0.4), "shard"), 60)):
+        stream = SetaStream(shards, policy=policy, state=state, batch_size=10)
+        stream.set_epoch(1)
+        assert stream.stats.selected == kept
+        stream.session.close(is_whole=False)
+
+
+def test_weights_by_columns_that_were_not_kept_are_told(make_corpus, tmp_path):
+    """RePB after another policy: visits start anew."""
+    shards, state = make_corpus(2, 50), str(tmp_path / "s")
+    with SetaStream(shards, policy=InfoBatch(30), state=state, batch_size=10) as stream:
+        train_epoch(stream, 0, [])
+    stream = SetaStream(shards, policy=RePB(), state=state, batch_size=10)
+    with pytest.warns(SetaStreamWarning, match="written without above, visits, by which RePB weights the samples"):
+        stream.set_epoch(1)
+    stream.session.close(is_whole=False)
+
+
+@pytest.mark.parametrize("policy", [RePB(), InfoBatch(10)], ids=["repb", "infobatch"])
+def test_progress_never_goes_back(policy, make_corpus, tmp_path):
+    """Planned by what the epoch was chosen from: what is recorded in it does not move it, nor does a resume."""
+    shards = make_corpus(4, 50)
+    stream = SetaStream(shards, policy=policy, state=str(tmp_path / "s"), batch_size=10)
+    stream.steps(10)
+    told = []
+    for epoch in range(3):
+        stream.set_epoch(epoch)
+        for batch in stream.batches():
+            told.append(stream.progress)
+            stream.record(batch["__index__"], loss_of(batch["__index__"], epoch) ** 3)
+    before, saved = stream.progress, json.loads(json.dumps(stream.state_dict()))
+    stream.session.close(is_whole=False)
+    again = SetaStream(shards, policy=policy, state=str(tmp_path / "s"), batch_size=10)
+    again.steps(10)
+    again.load_state_dict(saved)
+    assert again.progress == before
+    assert min(np.diff(told)) > -0.03
+    again.session.close(is_whole=False)
+
+
+def test_counting_steps_does_not_change_the_length_of_a_run(make_corpus):
+    """Where the policy tells it; and the number survives pickle as a plain int."""
+    stream = SetaStream(make_corpus(2, 50), policy=SeTa(10, target=0.5), batch_size=10)
+    stream.set_epoch(0)
+    next(iter(stream.batches()))
+    before = stream.progress
+    assert copy.deepcopy(stream.steps(1)) == 10
+    assert pickle.loads(pickle.dumps(stream.steps(10))) == stream.steps(10)
+    assert stream.progress == before
+
+
+def test_a_refused_extra_changes_nothing(make_corpus):
+    """Neither the average nor the loss of a sample, so that the call can be made again."""
+    stream = SetaStream(make_corpus(1, 20), policy=PerGroup(UCB(), by="recorded"))
+    table = stream.session.memory.losses
+    stream.record([0, 1], [1.0, 1.0], group=[1, 1])
+    for wrong in ([70_000, 1], ["a", "b"]):
+        with pytest.raises(LossError, match=r"Cannot record group="):
+            stream.record([0, 1], [3.0, 3.0], group=wrong)
+    assert table.columns["ema"][:2].tolist() == table.values[:2].tolist() == [1.0, 1.0]
+
+
+def test_a_policy_that_groups_by_what_is_recorded_needs_no_column(make_corpus):
+    """It comes with the grouping."""
+
+    class Own:
+        group = Grouping(by="recorded")
+
+        def rule(self, histogram, epoch):
+            return Rule([], [1.0])
+
+        def rules(self, histograms, epoch):
+            return GroupRules({name: Rule([], [0.0 if name == "1" else 1.0]) for name in histograms})
+
+    stream = SetaStream(make_corpus(1, 20), policy=Own(), batch_size=5)
+    train_epoch(stream, 0, [], group=lambda ids: ids % 2)
+    stream.set_epoch(1)
+    assert stream.stats.selected == 10
+
+
+def test_an_older_checkpoint_without_new_settings_fits(make_corpus, tmp_path):
+    """A setting that a later release added does not stop a run."""
+    shards = make_corpus(1, 40)
+    stream = SetaStream(shards, policy=SeTa(10, target=0.5), state=str(tmp_path / "s"), batch_size=10)
+    train_epoch(stream, 0, [])
+    saved = stream.state_dict()
+    del saved["policy"]["group_scale"], saved["policy"]["smooth"]
+    stream.load_state_dict(saved)
+    saved["policy"]["target"] = 0.4
+    with pytest.raises(CheckpointError, match="give the policy that the run began with"):
+        stream.load_state_dict(saved)

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from seta_stream.errors import ArgumentError, CheckpointError, LossError
+from seta_stream.errors import ArgumentError, LossError
 from seta_stream.options import StreamOptions
-from seta_stream.plan.walk import Share
 from seta_stream.policies.deciding import columns_of
-from seta_stream.read.batches import batched
-from seta_stream.read.reader import Reader
+from seta_stream.read.places import Places
 from seta_stream.schedule import Steps
 from seta_stream.stats import Stats
 from seta_stream.stream import SetaStream
@@ -100,7 +99,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         if info is None:
             self._flush()
             self.stream.session.delivered = 0
-            return Places(self._reader, self._batch_size, 0, 1, batches=self._batches)
+            threads = self._reader.reading.decode_threads
+            return Places(self._reader, self._batch_size, 0, 1, batches=self._batches, threads=threads)
         return Places(self._reader, self._batch_size, info.id, info.num_workers, batches=self._batches)
 
     # ---- epochs and losses
@@ -133,17 +133,30 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         numbers = numbers.detach().long()
         mean = self._mean(numbers, loss)
         each = loss.detach().float().expand(expected)
-        others = {name: torch.as_tensor(values).detach() for name, values in recorded.items()}
+        others = self._check_recorded(recorded, expected)
         self._waiting.append({name: one.clone() for name, one in {"ids": numbers, "losses": each, **others}.items()})
         self.stream.session.delivered += expected
         if len(self._waiting) >= FLUSH_STEPS:
             self._flush()
         return mean
 
+    def _check_recorded(self, recorded: Mapping[str, Any], expected: int) -> dict[str, torch.Tensor]:
+        """Return what is recorded beside the losses, whose names and lengths are checked now: values come later."""
+        takes = self.stream.session.memory.losses.takes
+        others = {name: torch.as_tensor(values).detach() for name, values in recorded.items()}
+        for name, values in others.items():
+            if name not in takes or values.shape != (expected,):
+                asked = f"the policy asks for {', '.join(takes) or 'nothing'} beside the losses"
+                raise LossError(
+                    f"update() got {name}= of shape {tuple(values.shape)}: {asked}, one for each of the step's "
+                    f"{expected} samples.",
+                    expected=(expected,),
+                    found=tuple(values.shape),
+                )
+        return others
+
     def _mean(self, ids: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
         """Return the mean of weight × loss."""
-        if self._reader.board.weights() is None and self._reader.on_error == "raise":
-            return loss.mean()
         return (self._weights_of(ids, loss) * loss).sum() / len(ids)
 
     def _check_step(self, ids: torch.Tensor, loss: torch.Tensor) -> int:
@@ -188,16 +201,26 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        names = list(waiting[0])
-        moved = {name: torch.cat([step[name] for step in waiting]).cpu().numpy() for name in names}
+        refused: LossError | None = None
+        for names, alike in groupby(waiting, key=tuple):
+            steps = list(alike)
+            moved = {name: torch.cat([step[name] for step in steps]).cpu().numpy() for name in names}
+            # Columns are updated step by step, so that a policy sees each batch by itself.
+            ends = np.cumsum([len(step["ids"]) for step in steps])[:-1].tolist() if self._by_step else []
+            for step in zip(*(np.split(values, ends) for values in moved.values()), strict=True):
+                try:
+                    self._record_step(dict(zip(names, step, strict=True)))
+                except LossError as error:  # the other steps' losses are good all the same
+                    refused = refused or error
+        if refused is not None:
+            raise refused
+
+    def _record_step(self, step: dict[str, NDArray[Any]]) -> None:
+        """Record what is of the corpus; ids on a device could not be checked before."""
         losses = self.stream.session.memory.losses
-        outside = (moved["ids"] < -1) | (moved["ids"] >= losses.total)
-        # Columns are updated step by step, so that a policy sees each batch by itself.
-        sizes = [len(step["ids"]) for step in waiting] if self._by_step else [len(outside)]
-        for stop, size in zip(np.cumsum(sizes).tolist(), sizes, strict=True):
-            inside = np.arange(stop - size, stop)[~outside[stop - size : stop]]
-            self.stream.record(**{name: values[inside] for name, values in moved.items()})
-        losses.check_ids(moved["ids"])  # on a device they could not be checked before
+        inside = (step["ids"] >= -1) & (step["ids"] < losses.total)
+        self.stream.record(**{name: values[inside] for name, values in step.items()})
+        losses.check_ids(step["ids"])
 
     def record(self, ids: object, losses: object, **recorded: object) -> None:
         """Take losses without counting a step, as SetaStream.record does."""
@@ -252,77 +275,6 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
             self._flush()
         finally:
             self.stream.__exit__(kind, error, traceback)
-
-
-class Places:
-    """One worker's way through its steps, which knows its place (for torchdata's StatefulDataLoader).
-
-    Args:
-        reader: what to read.
-        batch_size: samples per step.
-        worker, workers: which of how many.
-        batches: yield stacked batches.
-    """
-
-    def __init__(self, reader: Reader, batch_size: int, worker: int, workers: int, *, batches: bool) -> None:
-        self._reader = reader
-        self._batch_size = batch_size
-        self._worker, self._workers = worker, workers
-        self._batches = batches
-        self._origin = reader.board.start
-        self._yielded = 0
-        self._values: Iterator[dict[str, Any]] | None = None
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        if self._values is None:
-            self._values = self._read()
-        value = next(self._values)
-        self._yielded += 1
-        return value
-
-    def _read(self) -> Iterator[dict[str, Any]]:
-        per_step = 1 if self._batches else self._batch_size
-        done, within = divmod(self._yielded, per_step)
-        begin = self._origin + self._worker + done * self._workers if done or within else self._origin
-        share = Share(worker=self._worker, workers=self._workers, origin=self._origin, begin=begin)
-        threads = self._reader.reading.decode_threads if self._workers == 1 and get_worker_info() is None else 0
-        lists = self._reader.lists(self._reader.plan(), share, threads=threads)
-        samples = chain.from_iterable(lists)
-        if not self._batches:
-            for _ in range(within):
-                next(samples)
-            yield from samples
-            return
-        yield from batched(samples, self._batch_size)
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the place as plain numbers."""
-        return {
-            "epoch": self._reader.board.epoch,
-            "origin": self._origin,
-            "workers": self._workers,
-            "yielded": self._yielded,
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Go to a place that `state_dict` told.
-
-        Raises:
-            CheckpointError: another epoch is set, or there are more or fewer workers.
-        """
-        expected = {"epoch": state_dict["epoch"], "workers": state_dict["workers"]}
-        found = {"epoch": self._reader.board.epoch, "workers": self._workers}
-        if expected != found or not self._reader.board.is_set:
-            raise CheckpointError(
-                f"The loader's checkpoint has {expected}, and here are {found}: call dataset.load_state_dict() before "
-                "loader.load_state_dict(), and keep the number of workers (the dataset's own checkpoint need not).",
-                expected=expected,
-                found=found,
-            )
-        self._origin, self._yielded, self._values = state_dict["origin"], state_dict["yielded"], None
 
 
 def _world() -> int:

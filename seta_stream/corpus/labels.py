@@ -35,10 +35,12 @@ def label_samples(corpus: Corpus, by: str | Callable[[str, str], Any]) -> tuple[
     places: dict[str, int] = {}
     codes = np.empty(corpus.table.total, np.uint16)
     first_id = corpus.table.first_id
+    base_names = [url.rpartition("/")[2] for url in corpus.table.urls]
+    shard_names = base_names if len(set(base_names)) == len(base_names) else corpus.table.urls
     for shard, url in enumerate(corpus.table.urls):
         samples = slice(int(first_id[shard]), int(first_id[shard + 1]))
         if by == "shard":
-            codes[samples] = _place(places, url.rpartition("/")[2], url)
+            codes[samples] = _place(places, shard_names[shard], url)
             continue
         index = corpus.index(shard)
         names = _called(by, url, index.keys) if callable(by) else _FROM_INDEX[by](index)
@@ -47,7 +49,7 @@ def label_samples(corpus: Corpus, by: str | Callable[[str, str], Any]) -> tuple[
 
 
 def _place(places: dict[str, int], name: str, url: str) -> int:
-    found = places.setdefault(name, len(places))
+    found = places.setdefault(_clean(name), len(places))
     if found >= MAX_GROUPS:
         raise CorpusError(
             f"The samples fall into more than {MAX_GROUPS} groups (at {name!r} in {url}): a policy decides for each of "
@@ -56,6 +58,13 @@ def _place(places: dict[str, int], name: str, url: str) -> int:
             expected=MAX_GROUPS,
         )
     return found
+
+
+def _clean(name: str) -> str:
+    """Return a name that manifests and JSON can hold: keys need not be UTF-8, and U+001F divides names of groups."""
+    if name.isprintable():
+        return name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\x1f", "\\x1f")
 
 
 def _called(by: Callable[[str, str], Any], url: str, keys: Iterable[str]) -> Iterable[str]:
@@ -73,7 +82,7 @@ def _called(by: Callable[[str, str], Any], url: str, keys: Iterable[str]) -> Ite
 
 
 def _folders(index: ShardIndex) -> Iterable[str]:
-    return (key.rpartition("/")[0] for key in index.keys)
+    return (key.rpartition("/")[0] or "." for key in index.keys)
 
 
 def _fields(index: ShardIndex) -> Iterable[str]:

@@ -47,6 +47,8 @@ class LossTable:
         self.all_ages: NDArray[np.uint8] = np.full(self.total, MAX_AGE, np.uint8)
         self.columns: dict[str, NDArray[Any]] = {one.name: one.fresh(self.total) for one in columns}
         """What the policy's columns hold: one array [total] per name."""
+        self.seeded: set[str] = set()
+        """Columns that a load did not bring for some shard, and that start from the last losses."""
         self.takes: Final = recorded_names(columns)
         """The names that `record` takes beside the losses."""
         self.takes_means: Final = takes_means
@@ -124,6 +126,13 @@ class LossTable:
                     found=name,
                 )
             extras[name] = _array(given, name)
+            if extras[name].dtype.kind not in "biuf":
+                raise LossError(
+                    f"Cannot record {name}=: it is {extras[name].dtype}, and columns hold numbers. Pass integers, as "
+                    "the numbers of the classes.",
+                    expected="integers",
+                    found=str(extras[name].dtype),
+                )
             if extras[name].shape != (count,):
                 raise LossError(
                     f"Cannot record {name}=: {_shape(extras[name])} values came with {count} ids. Give one per id.",
@@ -135,11 +144,12 @@ class LossTable:
     def _update(self, ids: NDArray[Any], new: Mapping[str, NDArray[Any]]) -> None:
         """Bring the columns up to date with what one call recorded of some samples."""
         old = self.remembered(ids)
-        for column in self._columns:
-            if column.source in new:
-                values = np.asarray(column.update(old, new[column.source]))
-                _check_fits(column, values)
-                self.columns[column.name][ids] = values
+        told = [column for column in self._columns if column.source in new]
+        updated = [np.asarray(column.update(old, new[column.source])) for column in told]
+        for column, values in zip(told, updated, strict=True):
+            _check_fits(column, values)  # before any column changes
+        for column, values in zip(told, updated, strict=True):
+            self.columns[column.name][ids] = values
 
     def remembered(self, part: Any = slice(None)) -> dict[str, NDArray[Any]]:
         """Return the losses, ages and columns of some samples, by name: arrays [n]; of all, views.
@@ -241,6 +251,7 @@ class LossTable:
             if held is None or held.shape != seen.shape or held.dtype != column.dtype:
                 held = column.fresh(len(seen))
                 if column.source == LOSS and count:
+                    self.seeded.add(column.name)
                     held[seen] = column.update(old, losses[seen])
             self.columns[column.name][self.first_id[shard] : self.first_id[shard + 1]] = held
 

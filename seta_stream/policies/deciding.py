@@ -6,18 +6,29 @@ Takes a policy and what is remembered of the samples; gives scores, rules and se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import PolicyError
-from seta_stream.losses.columns import LOSS, Column, Values
+from seta_stream.losses.columns import LOSS, Column, Values, latest
 from seta_stream.losses.histogram import Histogram, round_losses
-from seta_stream.policies.groups import AnyRule, GroupHistograms, Grouping, GroupRules, Labels, select_groups
+from seta_stream.policies.groups import (
+    NO_GROUP,
+    RECORDED,
+    AnyRule,
+    GroupHistograms,
+    Grouping,
+    GroupRules,
+    Labels,
+    select_groups,
+)
 from seta_stream.policies.policy import Policy, rule_of
 from seta_stream.policies.rule import Rule, select
 from seta_stream.policies.smoothing import smoothed
+
+_CHUNK: Final = 1 << 20
 
 
 def columns_of(policy: Policy) -> tuple[Column, ...]:
@@ -28,6 +39,8 @@ def columns_of(policy: Policy) -> tuple[Column, ...]:
     """
     smooth = getattr(policy, "smooth", None)
     columns = (*getattr(policy, "columns", ()), *(() if smooth is None else (smooth.column,)))
+    if _asks_for_groups(grouping_of(policy)) and RECORDED not in {column.name for column in columns}:
+        columns = (*columns, Column(RECORDED, "uint16", NO_GROUP, latest, source=RECORDED))
     names = [column.name for column in columns]
     if len(set(names)) != len(names):
         raise PolicyError(f"{policy!r} has columns of one name among {names}: rename one.", found=names)
@@ -46,38 +59,56 @@ def scores_of(policy: Policy, values: Values) -> NDArray[np.float32]:
         policy: its `score`, else the loss; smoothed where it says so.
         values: from `LossTable.remembered`.
     """
-    if getattr(policy, "smooth", None) is not None:
-        values = smoothed(values)
-    score = getattr(policy, "score", None)
-    plain: NDArray[np.float32] = values[LOSS]
-    if score is not None:
-        plain = np.asarray(score(values), np.float32)
-        if plain.shape != values[LOSS].shape:
+    smooth, score = getattr(policy, "smooth", None), getattr(policy, "score", None)
+    losses: NDArray[np.float32] = values[LOSS]
+    if smooth is None and score is None:
+        return losses
+    scores = np.empty(len(losses), np.float32)
+    for part in _parts(len(losses)):
+        some = {name: column[part] for name, column in values.items()}
+        judged = some if smooth is None else smoothed(some)
+        found = judged[LOSS] if score is None else np.asarray(score(judged), np.float32)
+        if found.shape != some[LOSS].shape:
             raise PolicyError(
-                f"{type(policy).__name__}.score gave {plain.shape} scores for {values[LOSS].shape} samples: return one "
+                f"{type(policy).__name__}.score gave {found.shape} scores for {some[LOSS].shape} samples: return one "
                 "float32 per sample.",
-                expected=values[LOSS].shape,
-                found=plain.shape,
+                expected=some[LOSS].shape,
+                found=found.shape,
             )
-    # Losses are rounded already; another score is, so that a histogram holds the very numbers that are compared.
-    return plain if plain is values[LOSS] and getattr(policy, "smooth", None) is None else round_losses(plain)
+        # Rounded as losses are, so that a histogram holds the very numbers that are compared.
+        scores[part] = np.where(np.isnan(some[LOSS]), np.float32(np.nan), round_losses(found))
+    return scores
 
 
 def weights_of(policy: Policy, values: Values, epoch: int) -> NDArray[np.float32] | None:
     """Return each sample's own loss weight, to multiply the rule's with: float32 [n]; None where there is none."""
     weight = getattr(policy, "weight", None)
-    own = None if weight is None else weight(values, epoch)
-    if own is None:
+    if weight is None:
         return None
-    found = np.asarray(own, np.float32)
-    if found.shape != values[LOSS].shape or not (np.isfinite(found) & (found >= 0)).all():
-        raise PolicyError(
-            f"{type(policy).__name__}.weight must give one finite weight of at least 0 per sample for epoch {epoch}, "
-            f"and gave {found.shape} for {values[LOSS].shape} samples.",
-            expected=values[LOSS].shape,
-            found=found.shape,
-        )
-    return found
+    weights = np.empty(len(values[LOSS]), np.float32)
+    for part in _parts(len(weights)):
+        own = weight({name: column[part] for name, column in values.items()}, epoch)
+        if own is None:
+            return None
+        found = np.asarray(own, np.float32)
+        if found.shape != weights[part].shape or not (np.isfinite(found) & (found >= 0)).all():
+            raise PolicyError(
+                f"{type(policy).__name__}.weight must give one finite weight of at least 0 per sample for epoch "
+                f"{epoch}, and gave {found.shape} for {weights[part].shape} samples.",
+                expected=weights[part].shape,
+                found=found.shape,
+            )
+        weights[part] = found
+    return weights
+
+
+def _parts(count: int) -> list[slice]:
+    """Return slices of all samples, so that a policy's own arithmetic needs little memory at a time."""
+    return [slice(start, start + _CHUNK) for start in range(0, count, _CHUNK)]
+
+
+def _asks_for_groups(grouping: Grouping | None) -> bool:
+    return grouping is not None and (grouping.column == RECORDED or _asks_for_groups(grouping.within))
 
 
 def grouping_of(policy: Policy) -> Grouping | None:

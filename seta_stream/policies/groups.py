@@ -77,10 +77,16 @@ class Labels:
     @classmethod
     def of_column(cls, column: NDArray[Any]) -> Labels:
         """Return the groups that a column of small integers tells apart; samples with NO_GROUP are one, named ""."""
-        present, places = np.unique(column, return_inverse=True)
+        if column.dtype.itemsize > 2:
+            present, places = np.unique(column, return_inverse=True)
+        else:  # a table of all values: no sorting of millions
+            present = np.flatnonzero(np.bincount(column))
+            table = np.zeros(int(present[-1]) + 1 if len(present) else 1, np.min_scalar_type(max(len(present) - 1, 0)))
+            table[present] = np.arange(len(present))
+            places = table[column]
         wide = np.iinfo(column.dtype).max == NO_GROUP
         names = tuple("" if wide and value == NO_GROUP else str(value) for value in present.tolist())
-        return cls(names, places.astype(np.min_scalar_type(max(len(names) - 1, 0))))
+        return cls(names, places.astype(np.min_scalar_type(max(len(names) - 1, 0)), copy=False))
 
     def within(self, other: Labels) -> Labels:
         """Return each of these groups divided by others."""

@@ -48,7 +48,7 @@ POLICIES: Final[tuple[type[Any], ...]] = (
 
 _PARTS: Final[tuple[type[Any], ...]] = (BLS,)
 _NAME: Final = "name"
-_TEXT: Final = re.compile(r"\s*([A-Za-z][\w\s-]*?)\s*(\(.*\))?\s*", re.DOTALL)
+_TEXT: Final = re.compile(r"([A-Za-z][\w\s-]*)(\(.*\))?", re.DOTALL)
 _ADVICE: Final = 'Write it as "SeTa(num_epochs=90, target=0.5)": settings by name, values as numbers, texts or lists.'
 
 
@@ -85,7 +85,7 @@ def policy_from(
 
 def _read(text: str) -> dict[str, Any]:
     """Return a text as the mapping that says the same."""
-    found = _TEXT.fullmatch(text)
+    found = _TEXT.fullmatch(text.strip())
     if found is None:
         raise PolicyError(f"Cannot read the policy {text!r}. {_ADVICE}", found=text)
     name, settings = found.groups()
@@ -93,7 +93,7 @@ def _read(text: str) -> dict[str, Any]:
         tree = ast.parse(f"policy{settings or '()'}", mode="eval").body
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
             raise ValueError(f"{settings} is not one list of settings")  # noqa: TRY301, TRY004  (one place to tell it)
-        return {_NAME: name, **_settings(tree)}
+        return {_NAME: name.strip(), **_settings(tree)}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PolicyError(f"Cannot read the policy {text!r}: {error}. {_ADVICE}", found=text) from error
 

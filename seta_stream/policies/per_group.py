@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import PolicyError
-from seta_stream.losses.columns import Column, Values, latest
+from seta_stream.losses.columns import Column, Values
 from seta_stream.losses.histogram import Histogram
-from seta_stream.policies.deciding import columns_of, scores_of, takes_means, weights_of
-from seta_stream.policies.groups import NO_GROUP, RECORDED, WITHIN, Grouping, GroupOf, GroupRules
+from seta_stream.policies.deciding import columns_of, scores_of, takes_means
+from seta_stream.policies.groups import WITHIN, Grouping, GroupOf, GroupRules
 from seta_stream.policies.policy import Policy, as_policy, expected_share_of, rule_of
 from seta_stream.policies.rule import Rule
 
@@ -64,9 +64,13 @@ class PerGroup:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The policy's columns, and the group where that is recorded."""
-        own = (Column(RECORDED, "uint16", NO_GROUP, latest, source=RECORDED),) if self.by == "recorded" else ()
-        return columns_of(self.policy) + own
+        """The policy's columns."""
+        return columns_of(self.policy)
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether the policy looks at losses."""
+        return bool(getattr(self.policy, "needs_losses", True))
 
     @property
     def takes_means(self) -> bool:
@@ -77,9 +81,10 @@ class PerGroup:
         """Return the policy's scores."""
         return scores_of(self.policy, values)
 
-    def weight(self, values: Values, epoch: int) -> NDArray[np.float32] | None:
-        """Return the policy's own weights: float32 [n], or None."""
-        return weights_of(self.policy, values, epoch)
+    @property
+    def weight(self) -> Callable[[Values, int], NDArray[np.float32]] | None:
+        """The policy's own weights of samples, where it has them."""
+        return getattr(self.policy, "weight", None)
 
     def rule(self, histogram: Histogram, epoch: int) -> Rule:
         """Return the rule as if all samples were one group: an estimate, for schedules."""

@@ -69,3 +69,32 @@ def test_a_mean_loss_meets_the_mean_weight(make_corpus: MakeCorpus) -> None:
 
     dataset = SetaDataset(make_corpus(1, 8), batch_size=4, policy=Threefold())
     assert dataset.update(torch.arange(4), torch.tensor(2.0)).item() == 6.0
+
+
+def test_what_is_recorded_is_checked_at_its_step(make_corpus: MakeCorpus) -> None:
+    """Name and length, before anything waits; steps with and without flags follow each other as they like."""
+    dataset = SetaDataset(make_corpus(1, 16), batch_size=4, policy=Kakurenbo(9))
+    for wrong, told in (({"flag": torch.ones(4)}, "asks for flags"), ({"flags": torch.ones(8)}, r"shape \(8,\)")):
+        with pytest.raises(LossError, match=told):
+            dataset.update(torch.arange(4), torch.ones(4), **wrong)
+    ones = torch.ones(4, dtype=torch.uint8)
+    for step, flags in enumerate([{}, {"flags": ones}, {}, {"flags": ones}]):
+        dataset.update(torch.arange(4 * step, 4 * step + 4), torch.ones(4), **flags)
+    dataset.record([], [])
+    assert dataset.stream.session.memory.losses.columns["flags"].tolist() == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+
+
+def test_a_value_that_does_not_fit_costs_its_own_step_alone(make_corpus: MakeCorpus) -> None:
+    """The losses of the other waiting steps are recorded, and then the error is told."""
+    dataset = SetaDataset(make_corpus(1, 12), batch_size=4, policy=Kakurenbo(9))
+    for step, flag in enumerate([0, -1, 1]):
+        dataset.update(torch.arange(4 * step, 4 * step + 4), torch.ones(4), flags=torch.full((4,), flag))
+    with pytest.raises(LossError, match="column flags holds whole numbers from 0 to 255"):
+        dataset.record([], [])
+    assert np.isnan(dataset.stream.session.memory.losses.values).tolist() == [False] * 4 + [True] * 4 + [False] * 4
+
+
+def test_no_sample_counts_with_weight_0(make_corpus: MakeCorpus) -> None:
+    """The id −1, whether the policy weights or not."""
+    dataset = SetaDataset(make_corpus(1, 8), batch_size=4)
+    assert dataset.update(torch.tensor([0, 1, -1, -1]), torch.tensor([1.0, 1.0, 9.0, 9.0])).item() == 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 from small_corpora import write_tar
 
@@ -20,7 +22,7 @@ def corpus(tmp_path):
 
 
 ROWS = {
-    "folder": ("folder", ["cat", "dog", "", "dog", "pets/cat"]),
+    "folder": ("folder", ["cat", "dog", ".", "dog", "pets/cat"]),
     "shard": ("shard", ["x-0.tar"] * 3 + ["x-1.tar"] * 2),
     "fields": ("fields", ["jpg+txt", "jpg", "txt", "jpg+txt", "jpg"]),
     "callable": (lambda url, key: (url[-5], len(key)), ["('0', 5)", "('0', 5)", "('0', 1)", "('1', 5)", "('1', 10)"]),
@@ -47,3 +49,22 @@ def test_a_failing_callable_is_named_with_its_sample(corpus):
     """And with what it raised."""
     with pytest.raises(CorpusError, match=r"group of sample 'c' in .*x-0.tar: by= raised IndexError"):
         label_samples(corpus, lambda url, key: key.split("/")[1])
+
+
+def test_shards_of_one_base_name_are_different_groups(tmp_path):
+    """As clean/0.tar and noisy/0.tar: their URLs are the names."""
+    urls = []
+    for folder in ("clean", "noisy"):
+        (tmp_path / folder).mkdir()
+        urls.append(str(write_tar(tmp_path / folder / "0.tar", [(f"{folder}.txt", b"1")])))
+    assert label_samples(open_corpus(urls), "shard")[0] == tuple(urls)
+
+
+def test_names_can_be_kept_whatever_the_keys_are(tmp_path):
+    """Keys need not be UTF-8, and a callable may give anything."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        tar.addfile(tarfile.TarInfo("café/1.txt"))
+    corpus = open_corpus(str(path))
+    assert label_samples(corpus, "folder")[0] == ("caf\\xe9",)
+    assert label_samples(corpus, lambda url, key: "a\x1fb")[0] == ("a\\x1fb",)
