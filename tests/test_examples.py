@@ -14,9 +14,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LINE = re.compile(r"epoch (\d+): ([\d,]+) samples, ([\d,]+) bytes")
 
 
-def test_there_are_three() -> None:
-    """One per way of use, each short enough to read at a glance."""
-    assert [path.name for path in EXAMPLES] == ["numpy_sklearn.py", "torch_training.py", "webdataset_pipeline.py"]
+def test_there_is_one_per_way_of_use() -> None:
+    """Three ways to read, and two to drive the learning rate, each short enough to read at a glance."""
+    names = ["cosine.py", "numpy_sklearn.py", "onecycle.py", "torch_training.py", "webdataset_pipeline.py"]
+    assert [path.name for path in EXAMPLES] == names
     assert all(len(path.read_text().splitlines()) < 80 for path in EXAMPLES)
 
 
