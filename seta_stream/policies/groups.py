@@ -205,7 +205,7 @@ class GroupRules:
         return isinstance(other, GroupRules) and self.to_plain() == other.to_plain()
 
     def __hash__(self) -> int:
-        return hash(tuple(self.rules.items()))
+        return hash(frozenset(self.rules.items()))
 
     @property
     def draw(self) -> str:
@@ -264,6 +264,8 @@ def select_groups(
     Returns:
         mask bool [total] and weight float32 [total], or None where every kept sample has the weight 1.
     """
+    if not len(scores):  # a process may own no samples
+        return np.empty(0, np.bool_), None
     everything = Rule([], [1.0], draw=rules.draw)
     each = [rules.rules.get(name, everything) for name in labels.names]
     # All groups' steps in one row; after each group's own steps comes its unseen one.

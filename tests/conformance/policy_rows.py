@@ -213,16 +213,28 @@ def record_epoch(table: LossTable, ids: NDArray[np.int64], losses: NDArray[np.fl
         table.record(batch, losses[batch], **{name: told[name][batch] for name in table.takes})
 
 
-def run(policy: Any, samples: list[int], shape: str, *, epochs: int = EPOCHS, seed: int = 1) -> Iterator[Epoch]:
-    """Yield the epochs of a run that records what it selects, of losses that move from epoch to epoch."""
+def run(
+    policy: Any, samples: list[int], shape: str, *, epochs: int = EPOCHS, seed: int = 1, never: float = 0.0
+) -> Iterator[Epoch]:
+    """Yield the epochs of a run that records what it selects, of losses that move from epoch to epoch.
+
+    Args:
+        policy: under test.
+        samples: of each shard.
+        shape: of the losses.
+        epochs: how many to yield.
+        seed: of the draws.
+        never: share of the samples whose losses never arrive.
+    """
     table = empty_table(policy, samples)
+    arrives = np.random.default_rng(8).random(table.total) >= never
     for number in range(epochs):
         values = {name: column.copy() for name, column in table.remembered().items()}
         decision = decide(policy, values, number)
         mask, weight = apply(policy, decision.rule, values, table.first_id, seed=seed, epoch=number)
         yield Epoch(number, values, decision, mask, weight)
         table.advance()
-        order = np.random.default_rng((6, number)).permutation(np.flatnonzero(mask))
+        order = np.random.default_rng((6, number)).permutation(np.flatnonzero(mask & arrives))
         record_epoch(table, order, losses_at(shape, table.total, number), number)
 
 

@@ -62,7 +62,7 @@ def remembered():
     @functools.cache
     def of(name):
         policy = ROWS[name].policy
-        *_, last = run(policy, SAMPLES.tolist(), "exponential", epochs=EPOCH + 1, seed=SEED)
+        *_, last = run(policy, SAMPLES.tolist(), "exponential", epochs=EPOCH + 1, seed=SEED, never=0.1)
         return last.values, last.mask, last.weight
 
     return of
@@ -82,7 +82,13 @@ def test_any_number_of_processes_selects_the_same(name, remembered):
             rule_from(policy, functools.reduce(operator.add, [histograms[place] for place in places]))
             for places in (order, order[::-1])
         )
-        assert rule == same == decide(policy, values, EPOCH).rule
+        decision = decide(policy, values, EPOCH)
+        assert rule == same == decision.rule
+        summed = functools.reduce(operator.add, histograms)
+        if decision.groups is not None:
+            assert {group: summed[group].total for group in summed} == {
+                group: total for group, (total, _) in decision.groups.items()
+            }
         together, weights = np.zeros(len(mask), np.bool_), np.zeros(len(mask), np.float32)
         for part, first_id, inside in parts:
             own, own_weight = apply(policy, rule, part, first_id, seed=SEED, epoch=EPOCH)
@@ -104,7 +110,7 @@ def test_each_shard_alone_gives_its_part(name, remembered):
         assert np.array_equal(rule.apply(own, seed=SEED, epoch=EPOCH, shard=shard)[0], mask[part])
 
 
-@pytest.mark.parametrize("name", UNGROUPED)
+@pytest.mark.parametrize("name", ROWS)
 def test_a_process_without_samples_changes_nothing(name, remembered):
     """More processes than shards: it adds an empty histogram, and selects none."""
     policy = ROWS[name].policy
