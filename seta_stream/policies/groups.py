@@ -264,7 +264,7 @@ def select_groups(
     Returns:
         mask bool [total] and weight float32 [total], or None where every kept sample has the weight 1.
     """
-    if not len(scores):  # a process may own no samples
+    if not labels.names:  # a process may own no samples
         return np.empty(0, np.bool_), None
     everything = Rule([], [1.0], draw=rules.draw)
     each = [rules.rules.get(name, everything) for name in labels.names]
