@@ -37,8 +37,8 @@ class RePB:
     The loss of a sample is weighted by E / N: E epochs and N visits so far, both counting the one about to begin. A
     sample visited with a chance of p each epoch has p · E / N = 1 - (1 - p)^E on average, never undefined. (Epoch 0
     reads everything, a visit more: the mean weight is about 0.7 in epoch 1, 0.84 over epochs 2 to 9, then nears 1.)
-    Capped by `max_weight`. Remembers 3 bytes per sample; needs one loss per sample, and columns recorded from epoch 0 on
-    (a table filled before has no visits).
+    Capped by `max_weight`. Remembers 3 bytes per sample; needs one loss per sample, and columns recorded from epoch 0
+    on (a table filled before has no visits).
 
     Args:
         prune_ratio: the chance to leave out what is not hard, in [0, 1).
