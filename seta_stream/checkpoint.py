@@ -27,6 +27,7 @@ class Checkpoint:
         generation: name of the generation that the epoch started from; None for no losses at all.
         pending: name of the losses recorded since then; None where there are none or no state.
         consumed: samples delivered in earlier epochs, for schedules.
+        run_samples: of the whole run, as its epoch began, where a staged decoder goes by them.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class Checkpoint:
     generation: str | None
     pending: str | None
     consumed: int
+    run_samples: int | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return dicts, lists, strings and numbers only."""
@@ -81,6 +83,8 @@ class Checkpoint:
         numbers = (self.epoch, self.step, self.consumed, self.selected, g.rows, g.width, g.batch, g.block, g.groups)
         if not all(type(number) is int and number >= 0 for number in numbers) or min(numbers[4:]) < 1:
             raise ValueError(f"its numbers are {numbers}")
+        if self.run_samples is not None and (type(self.run_samples) is not int or self.run_samples < 0):
+            raise ValueError(f"its run has {self.run_samples!r} samples")
         if g.block % g.batch or g.order not in {"corpus", "shards", "blocks"} or type(g.seed) is not int:
             raise ValueError(f"its geometry is {g}")
         if not all(name is None or type(name) is str for name in (self.generation, self.pending)):

@@ -97,9 +97,10 @@ class Memory:
         """Return the rule and the selection of an epoch, from the newest losses before it."""
         self._go_to(self._ancestor(epoch), epoch)
         rule = self.base.rule if self.base is not None and self._is_made(self.base, epoch) else None
-        if rule is None:
-            rule = self._decide(epoch).rule
-        return self._select(rule, epoch)
+        if rule is not None:
+            return self._select(rule, epoch)
+        decision = self._decide(epoch)
+        return self._select(decision.rule, epoch, decision.histogram)
 
     def histogram(self) -> Histogram:
         """Return the histogram of the scores that the epoch was chosen by; of today's, before any was chosen."""
@@ -229,11 +230,12 @@ class Memory:
     def _decide(self, epoch: int) -> Decision:
         return decide(self._policy, self.losses.remembered(), epoch, self._labels)
 
-    def _select(self, rule: AnyRule, epoch: int) -> Chosen:
+    def _select(self, rule: AnyRule, epoch: int, histogram: Histogram | None = None) -> Chosen:
+        """Apply a rule; `histogram` is of the scores, where it is at hand."""
         first_id, remembered = self._table.first_id, self.losses.remembered()
         # Ages and losses will be others; who plans the rest of the run goes by these. Not made where shares are known.
         needed = expected_share_of(self._policy, epoch + 1) is None
-        self._histogram = self._today() if needed else None
+        self._histogram = (histogram or self._today()) if needed else None
         mask, weights = apply(
             self._policy, rule, remembered, first_id, seed=self._seed, epoch=epoch, indexed=self._labels
         )

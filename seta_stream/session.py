@@ -24,9 +24,6 @@ from seta_stream.read.board import Board
 from seta_stream.schedule import Schedule
 from seta_stream.stats import Stats
 
-_RUN = "run_samples"
-"""In the checkpoint of a stream with a staged decoder: the samples of the whole run, as its epoch began."""
-
 
 class Session:
     """The main process's side of a stream.
@@ -194,7 +191,7 @@ class Session:
                 "it: give state= a folder."
             )
         position = self.position if step is None else operator.index(step)
-        plain = Checkpoint(
+        return Checkpoint(
             epoch=plan.epoch,
             step=position,
             geometry=self.geometry,
@@ -205,15 +202,14 @@ class Session:
             generation=self._base,
             pending=self.memory.write_pending(plan.epoch, position),
             consumed=self.schedule.consumed,
+            # Later losses would plan another length, and with it another stage for the rest of this epoch.
+            run_samples=self.board.course.planned if self._is_staged else None,
         ).to_plain()
-        # Later losses would plan another length, and with it another stage for the rest of this epoch.
-        return {**plain, _RUN: self.board.course.planned} if self._is_staged else plain
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was made."""
         self.check_open()
-        run, rest = _take_run(state_dict)
-        saved = Checkpoint.from_plain(rest)
+        saved = Checkpoint.from_plain(state_dict)
         saved.check(
             fingerprint=self._table.fingerprint().hex(),
             policy=describe(self._policy),
@@ -223,7 +219,7 @@ class Session:
         chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending)
         saved.check_selected(chosen[1].selected)
         counted = {saved.epoch - 1: saved.consumed}
-        self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, counted=counted, run=run)
+        self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, counted=counted, run=saved.run_samples)
         self._is_resumed = True
 
     # ---- figures
@@ -279,17 +275,3 @@ class Session:
                 warnings.warn(error.message, SetaStreamWarning, stacklevel=3)
         self._is_closed = True
         self.memory.close()
-
-
-def _take_run(state_dict: Mapping[str, Any]) -> tuple[int | None, Mapping[str, Any]]:
-    """Return (samples of the run, the rest) of a checkpoint; None where it was made without a staged decoder.
-
-    Raises:
-        CheckpointError: they are no number of samples.
-    """
-    if not isinstance(state_dict, Mapping) or _RUN not in state_dict:
-        return None, state_dict
-    run = state_dict[_RUN]
-    if type(run) is not int or run < 0:
-        raise CheckpointError(f"The checkpoint is damaged: its run has {run!r} samples. Use an older one.", found=run)
-    return run, {name: value for name, value in state_dict.items() if name != _RUN}
