@@ -278,3 +278,16 @@ def test_an_older_checkpoint_without_new_settings_fits(make_corpus, tmp_path):
     saved["policy"]["target"] = 0.4
     with pytest.raises(CheckpointError, match="give the policy that the run began with"):
         stream.load_state_dict(saved)
+
+
+def test_inspect_shows_the_groups_that_the_policy_made(make_corpus, tmp_path):
+    """With a target they are on the logarithmic scale: a few large losses do not take most of them."""
+    state, policy = str(tmp_path / "s"), SeTa(9, target=0.5)
+    losses = np.concatenate([np.linspace(c, 1.1 * c, 32) for c in (0.01, 0.1, 1)] + [[300, 600, 600, 900]])
+    with SetaStream(make_corpus(1, 100), policy=policy, state=state, batch_size=10) as stream:
+        stream.set_epoch(0)
+        stream.record(np.arange(100), losses)
+        table = stream.session.memory.losses
+    shown = json.loads(CliRunner().invoke(main, ["inspect", state, "--json"]).output)["groups"]
+    assert [group["samples"] for group in shown] == policy.groups(table.histogram()).counts.tolist()
+    assert max(group["share"] for group in shown) < 0.5

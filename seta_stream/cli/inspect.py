@@ -51,7 +51,7 @@ def _read(state: str) -> tuple[Generations, Summary]:
     # All of these bring numpy, which `seta-stream --help` need not wait for.
     from seta_stream.losses.generations import Generations  # noqa: PLC0415
     from seta_stream.losses.table import LossTable  # noqa: PLC0415
-    from seta_stream.report.summary import DEFAULT_GROUPS, summarise  # noqa: PLC0415
+    from seta_stream.report.summary import summarise  # noqa: PLC0415
 
     generations = Generations(state)
     kept = generations.kept()
@@ -64,18 +64,28 @@ def _read(state: str) -> tuple[Generations, Summary]:
     shards = _shards(state, newest.sidecars)
     table = LossTable(shards.samples)
     report = generations.load(newest, table, shards)
-    policy = newest.facts.get("policy")
-    num_group = policy.get("num_group", DEFAULT_GROUPS) if isinstance(policy, dict) else DEFAULT_GROUPS
     summary = summarise(
         table,
         generations.history(),
         generation=newest.name,
         epoch=newest.epoch,
         rule=newest.rule,
-        num_group=num_group,
+        group=_grouping(newest.facts.get("policy")),
         unmatched_shards=report.unseen_shards,
     )
     return generations, summary
+
+
+def _grouping(described: Any) -> Any:
+    """Return how the run's policy groups losses; None where it does not, or is none that is known here."""
+    from seta_stream.errors import PolicyError  # noqa: PLC0415  (as above)
+    from seta_stream.policies import SeTa, policy_from  # noqa: PLC0415
+
+    try:
+        policy = policy_from(described) if isinstance(described, dict) else None
+    except PolicyError:  # a class of the user's own
+        return None
+    return policy.groups if isinstance(policy, SeTa) else None
 
 
 class _Sidecars:

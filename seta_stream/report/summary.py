@@ -5,7 +5,7 @@ Takes the loss table, the history and the next rule; gives plain values, for the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from seta_stream.losses.columns import LOSS
 from seta_stream.losses.histogram import Histogram
 from seta_stream.losses.table import LossTable
 from seta_stream.policies.groups import WITHIN, AnyRule
-from seta_stream.policies.kmeans import kmeans
+from seta_stream.policies.kmeans import Groups, kmeans
 from seta_stream.policies.rule import Rule
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -128,6 +128,7 @@ def summarise(
     epoch: int,
     rule: AnyRule | None,
     num_group: int = DEFAULT_GROUPS,
+    group: Callable[[Histogram], Groups] | None = None,
     unmatched_shards: int = 0,
 ) -> Summary:
     """Return what a state holds.
@@ -137,7 +138,8 @@ def summarise(
         history: the lines of history.jsonl.
         generation, epoch: the newest, and the epoch that it closes.
         rule: for the next epoch.
-        num_group: into how many groups the losses are put.
+        num_group: into how many groups the losses are put, by k-means;
+        group: or how the policy groups them.
         unmatched_shards: shards without usable losses.
     """
     histogram = table.histogram()
@@ -155,7 +157,7 @@ def summarise(
         quantiles=_quantiles(histogram),
         mean_loss=histogram.mean if histogram.seen else None,
         ages=_ages(table),
-        groups=_groups(histogram, plain, num_group),
+        groups=_groups(histogram, plain, kmeans(histogram, num_group) if group is None else group(histogram)),
         parts=_parts(newest),
         next_epoch=epoch + 1,
         next_share=_next_share(histogram, plain, newest),
@@ -226,8 +228,7 @@ def _quantiles(histogram: Histogram) -> tuple[tuple[float, float], ...]:
     return tuple(zip(QUANTILES, levels, strict=False))
 
 
-def _groups(histogram: Histogram, rule: Rule | None, num_group: int) -> tuple[GroupSummary, ...]:
-    groups = kmeans(histogram, num_group)
+def _groups(histogram: Histogram, rule: Rule | None, groups: Groups) -> tuple[GroupSummary, ...]:
     lowest = [None, *groups.edges.tolist()]
     kept = [None] * len(groups) if rule is None else _kept_shares(histogram, rule, groups.edges.tolist())
     total = max(histogram.total, 1)
