@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 from small_corpora import MakeCorpus, text_members, write_tar
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+
+from servers import AzureAccount, S3Endpoint, WebServer, azurite, moto, nginx
 
 # A machine that does something else besides makes no example wrong.
 settings.register_profile("seta", deadline=None)
@@ -33,3 +41,39 @@ def make_corpus(tmp_path: Path) -> MakeCorpus:
         return paths
 
     return make
+
+
+# Real servers: one of each for all tests of a process, started where a test first asks for it.
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Endpoint]:
+    """Run moto's S3 server: its endpoint, with `options` for s3:// URLs."""
+    with moto() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Endpoint) -> str:
+    """Make an empty bucket of this test alone; returns its s3:// URL."""
+    return s3_server.make_bucket(f"test-{uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[AzureAccount]:
+    """Run Azurite's blob server: its account, with `options` for az:// URLs."""
+    with azurite() as account:
+        yield account
+
+
+@pytest.fixture
+def azure_container(azure_server: AzureAccount) -> str:
+    """Make an empty container of this test alone; returns its az:// URL."""
+    return azure_server.make_container(f"test-{uuid4().hex}")
+
+
+@pytest.fixture
+def http_server() -> Iterator[Callable[..., WebServer]]:
+    """Serve folders with nginx until the test ends: called as servers.nginx is, returns the folder's URL."""
+    with ExitStack() as stack:
+        yield lambda folder, **options: stack.enter_context(nginx(folder, **options))
