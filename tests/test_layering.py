@@ -20,14 +20,18 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors", "draws", "collective", "stats"),
     ("store.",),
     ("corpus.sealed", "corpus.header", "corpus.fastruns", "corpus.tar", "corpus.grouping", "corpus.columns",
-     "corpus.layout", "corpus.index", "corpus.ids"),
-    ("corpus.compressed", "corpus.listing", "corpus.scanning", "corpus.building", "corpus.places", "corpus.bar",
-     "corpus.indexing", "corpus.labels"),
+     "corpus.layout", "corpus.index", "corpus.ids", "corpus.costs", "corpus.interop_claims", "corpus.interop_json",
+     "corpus.interop_lists", "corpus.interop_energon", "corpus.interop_dali", "corpus.interop_rows"),
+    ("corpus.compressed", "corpus.conditions", "corpus.remote_scan", "corpus.scanning", "corpus.building",
+     "corpus.folders", "corpus.listing", "corpus.places", "corpus.probing", "corpus.surveying", "corpus.bar",
+     "corpus.indexing", "corpus.labels", "corpus.interop_ahead", "corpus.interop_checking", "corpus.interop_sqlite",
+     "corpus.interop", "corpus.interop_writing", "corpus.interop_converting"),
     ("losses.columns", "losses.envelope", "losses.histogram", "losses.table", "losses.sidecar"),
     ("policies.",),
     # The acting files of the losses: a generation keeps the rule of the next epoch, so they know its type.
     ("losses.lock", "losses.manifest", "losses.pending", "losses.drafts", "losses.history", "losses.loading",
-     "losses.generations"),
+     "losses.writer", "losses.generations"),
+    ("repack.",),
     ("plan.",),
     ("read.",),
     ("schedule", "checkpoint", "memory", "options", "session", "stream", "__init__"),
@@ -45,36 +49,40 @@ SIDEWAYS = {
     "policies.": ("errors", "draws", "losses.histogram", "losses.columns", "policies."),
     "plan.": ("errors", "draws", "plan."),
     "read.": ("errors", "draws", "store", "corpus.", "plan.", "read."),
+    "repack.": ("errors", "store", "corpus.", "losses.", "repack."),
     # A simulation counts requests by the real plan and spans, which are arithmetic.
     "report.": ("errors", "draws", "losses.", "policies.", "plan.", "read.spans", "report."),
 }
 
 PURE_MAY_IMPORT = {
     # Standard library and packages that compute, and nothing else. `io` holds bytes in memory; `open` is looked for.
-    "__future__", "array", "ast", "collections", "contextlib", "dataclasses", "difflib", "functools", "hashlib",
-    "inspect", "itertools", "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct", "threadpoolctl",
-    "types", "typing", "zlib",
+    "__future__", "array", "ast", "bisect", "collections", "contextlib", "dataclasses", "difflib", "functools",
+    "hashlib", "inspect", "itertools", "json", "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct",
+    "threadpoolctl", "types", "typing", "zlib",
 }  # fmt: skip
 PURE = (
     *LAYERS[2], *LAYERS[4], "errors", "draws", "stats", "policies.", "plan.", "read.spans", "read.options",
-    "read.batches", "schedule", "checkpoint", "options", "report.summary",
-    "report.losscurves", "report.outcome", "report.prices", "report.readcosts", "report.simulation",
+    "read.cache_format", "read.batches", "schedule", "checkpoint", "options", "report.summary",
+    "report.losscurves", "report.outcome", "report.prices", "report.readcosts", "report.simulation", "repack.plan",
+    "repack.laid", "repack.record", "repack.units",
 )  # fmt: skip
 
 FRAMEWORKS = {
     # Who imports a package that costs seconds or reaches far; everybody else is kept from it.
     "torch": ("adapters.torch", "adapters.webdataset", "demo."),
     "webdataset": ("adapters.webdataset",),
-    "fsspec": ("store.remote",),
+    "fsspec": ("store.filesystems", "store.clients"),
+    "obstore": ("store.obstores",),
+    "aiohttp": ("store.filesystems",),
     "matplotlib": ("report.picture", "report.comparison", "demo.fonts"),
     "PIL": ("read.images", "demo."),
     "sklearn": ("policies.kmeans",),
-    "joblib": ("corpus.building", "demo.shards"),
+    "joblib": ("corpus.building", "demo.shards", "repack.running"),
     "rich": ("corpus.bar", "cli.", "demo."),
     "click": ("cli.", "demo.makers"),
     "platformdirs": ("corpus.places",),
     "braceexpand": ("corpus.listing",),
-    "fcntl": ("losses.lock", "demo.shards"),
+    "fcntl": ("losses.lock", "read.cache_folder", "demo.shards"),
 }
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "subprocess", "pty", "runpy"}

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -128,6 +128,20 @@ class StoreDraft:
         """Remove what was written, as far as the store lets us."""
         with contextlib.suppress(OSError):
             self._store.remove(self._url)
+
+
+def clean_store(store: Store, folder: str, there: Collection[str]) -> None:
+    """Remove what a killed run left of generations without a manifest; only the state's writer may.
+
+    Args:
+        store: of the state.
+        folder: of all generations.
+        there: names of those that have a manifest.
+    """
+    with contextlib.suppress(OSError):  # what cannot be removed now is nobody's generation either
+        for name in store.names(folder):
+            if is_generation_name(name) and name not in there:
+                store.remove(join(folder, name))
 
 
 def in_groups(items: Iterable[_One], size: int) -> Iterator[list[_One]]:

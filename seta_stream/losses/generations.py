@@ -1,7 +1,7 @@
 """Generations in a state folder: committed whole or not at all, found by lineage, loaded by digest.
 
 Takes tables and rules; effects: files under <state>/losses, <state>/pending and <state>/history.jsonl, and a lock on
-a local state folder. docs/formats/state.md tells the files.
+a local state folder, a record <state>/writer elsewhere. docs/formats/state.md tells the files.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seta_stream.collective import Collective, OneProcess
-from seta_stream.errors import GenerationError, SetaStreamWarning, StateError
-from seta_stream.losses.drafts import MANIFEST_NAME, Draft, LocalDraft, StoreDraft, clean_local
+from seta_stream.errors import GenerationError, SetaStreamWarning, StateError, StateLockedError
+from seta_stream.losses.drafts import MANIFEST_NAME, Draft, LocalDraft, StoreDraft, clean_local, clean_store
 from seta_stream.losses.history import Judged, append_history, history_line, read_history
 from seta_stream.losses.loading import LoadReport, Shards, load_losses, sidecars
 from seta_stream.losses.lock import StateLock
@@ -33,6 +34,7 @@ from seta_stream.losses.manifest import (
 )
 from seta_stream.losses.pending import HEADER_BYTES, PendingLosses, pack_pending, parent_of, unpack_pending
 from seta_stream.losses.table import LossTable
+from seta_stream.losses.writer import WRITER_NAME, WriterRecord
 from seta_stream.policies.groups import AnyRule
 from seta_stream.store import Options, Store, is_local, join, local_path, store_for
 
@@ -63,23 +65,27 @@ class Generations:
         self._folder = join(state_url, "losses")
         self._pending = join(state_url, "pending")
         self._history = join(state_url, "history.jsonl")
-        self._lock = StateLock(local_path(state_url)) if is_local(state_url) else None
+        self._is_local = is_local(state_url)
+        self._lock: StateLock | WriterRecord = (
+            StateLock(local_path(state_url))
+            if self._is_local
+            else WriterRecord(self._store, join(state_url, WRITER_NAME))
+        )
         self._manifests: dict[str, Generation] = {}
         self._unusable: set[str] = set()
 
     def lock(self) -> None:
-        """Become the one writer of a local state folder.
+        """Become the one writer of the state.
 
         Raises:
-            StateLockedError: another stream writes it.
+            StateLockedError: another stream writes it; in a bucket, another one became its writer since.
         """
-        if self._lock is not None and self._collective.rank == 0:
+        if self._collective.rank == 0:
             self._lock.acquire()
 
     def close(self) -> None:
         """Give the lock back."""
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
 
     def kept(self) -> list[Generation]:
         """Return the generations that are there, whole, in the order of their commits."""
@@ -154,18 +160,37 @@ class Generations:
 
         Raises:
             StateError: nothing could be written, as on a full disk.
-            StateLockedError: another stream writes this state.
+            StateLockedError: another stream writes this state; the losses are kept as pending ones.
         """
         if self._collective.rank != 0:
             return self._collective.broadcast(b"").decode()
-        self.lock()
-        if self._lock is not None:
-            clean_local(local_path(self._folder))
-        generation = self._compose(epoch, judged or Judged(table.histogram(), rule), parent, facts)
-        self._write(generation, table, shards)
+        try:
+            self.lock()
+            if self._is_local:
+                clean_local(local_path(self._folder))
+            else:
+                clean_store(self._store, self._folder, self._unusable | set(self._by_name()))
+            generation = self._compose(epoch, judged or Judged(table.histogram(), rule), parent, facts)
+            self._write(generation, table, shards)
+        except StateLockedError as error:
+            raise self._refused(error, epoch, table, parent) from error
         self._tell_history(generation.name)
         self._remove_surplus(generation.name)
         return self._collective.broadcast(generation.name.encode()).decode()
+
+    def _refused(self, error: StateLockedError, epoch: int, table: LossTable, parent: str | None) -> StateLockedError:
+        """Keep the losses that could not be committed, once per run and epoch; tell where."""
+        if not isinstance(self._lock, WriterRecord) or not self._lock.token:
+            return error
+        name = f"epoch-{epoch:06d}-refused-{self._lock.token[:8]}"
+        ids = np.flatnonzero(table.all_ages == 0)
+        columns = {column: values[ids] for column, values in table.columns.items()}
+        try:
+            self.write_pending(name, ids, table.values[ids], columns, parent=parent)
+        except StateError:  # the refusal tells more
+            return error
+        told = f"{error.message} The losses of epoch {epoch} are kept in {join(self._pending, name)}."
+        return StateLockedError(told, expected=error.expected, found=error.found)
 
     def load(self, generation: Generation, table: LossTable, shards: Shards) -> LoadReport:
         """Fill a table from a generation; ages are as of the end of its epoch.
@@ -229,7 +254,7 @@ class Generations:
         self._store.remove(join(self._pending, name))
 
     def _draft(self, name: str) -> Draft:
-        if self._lock is not None:
+        if self._is_local:
             return LocalDraft(local_path(self._folder), name)
         return StoreDraft(self._store, join(self._folder, name))
 
@@ -253,6 +278,8 @@ class Generations:
             draft = self._draft(generation.name)
             draft.write(sidecars(table, shards, entries))
             generation = replace(generation, sidecars=tuple(entries))
+            if not self._is_local:
+                self._lock.acquire()  # the sidecars took a while
             draft.publish(pack_manifest(generation))
         except BaseException as error:
             if draft is not None:

@@ -7,10 +7,13 @@ other protocol goes through fsspec.
 from __future__ import annotations
 
 from seta_stream.store.local import LocalFile, LocalStore
-from seta_stream.store.objects import ObjectInfo, Options, ShardFile, Store, short_read
+from seta_stream.store.objects import Answer, Bytes, LateAnswer, ObjectInfo, Options, ShardFile, Store, short_read
 from seta_stream.store.urls import is_local, join, local_path, normalise, protocol_of
 
 __all__ = [
+    "Answer",
+    "Bytes",
+    "LateAnswer",
     "LocalFile",
     "LocalStore",
     "ObjectInfo",
@@ -32,6 +35,6 @@ def store_for(url: str, options: Options | None = None) -> Store:
     protocol = protocol_of(url)
     if protocol == "file":
         return LocalStore()
-    from seta_stream.store.remote import FsspecStore  # noqa: PLC0415  (importing fsspec takes 70 ms)
+    from seta_stream.store.remote import RemoteStore  # noqa: PLC0415  (importing fsspec takes 70 ms)
 
-    return FsspecStore(protocol, dict(options or {}))
+    return RemoteStore(protocol, options or {})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
-from typing import IO, Final
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
 
 from seta_stream.errors import ShardChangedError
-from seta_stream.store.objects import ObjectInfo, reading, short_read
+from seta_stream.store.objects import LateAnswer, ObjectInfo, reading, short_read
 from seta_stream.store.urls import local_path
+
+if TYPE_CHECKING:
+    from seta_stream.store.engine import Engine
 
 READS_PER_CHECK: Final = 16
 """Single reads between two looks at whether the file was written to; a look costs a tenth of a photo's read."""
@@ -20,6 +25,8 @@ class LocalFile:
     """A local object; reads are positional, so threads may share one."""
 
     __slots__ = ("_time", "_unchecked", "fd", "info", "url")
+
+    is_near = True
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -33,6 +40,10 @@ class LocalFile:
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`."""
         return self.read_spans([(offset, length)])[0]
+
+    def ask(self, spans: Sequence[tuple[int, int]]) -> list[LateAnswer]:
+        """Return answers that are read when they are wanted."""
+        return [LateAnswer(self.read, offset, length) for offset, length in spans]
 
     def check(self) -> None:
         """Refuse an object that was written to since it was opened; asked for every few reads, and once all is read.
@@ -94,6 +105,22 @@ def _info_of(status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(size=status.st_size, version=f"mtime:{status.st_mtime_ns}")
 
 
+@contextlib.contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """Write a file under a temporary name in the folder of `path`, down to the disk; it goes unless it is renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 class LocalStore:
     """Files of this machine."""
 
@@ -110,22 +137,34 @@ class LocalStore:
     def write(self, url: str, data: bytes) -> None:
         """Write under a temporary name in the same folder, flush to the disk, and rename."""
         path = local_path(url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
+        with _written_beside(path, data) as temporary:
             temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+
+    def create(self, url: str, data: bytes) -> bool:
+        """Write an object where there is none; return whether these bytes are there now."""
+        path = local_path(url)
+        with _written_beside(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return path.read_bytes() == data
+        return True
 
     def exists(self, url: str) -> bool:
         """Say whether a file or folder is there."""
         return local_path(url).exists()
+
+    def infos(self, url: str) -> dict[str, ObjectInfo]:
+        """Return size and version of the files directly in a folder, by name; empty where there is no such folder."""
+        try:
+            with os.scandir(local_path(url)) as entries:
+                return {entry.name: _info_of(entry.stat()) for entry in entries if entry.is_file()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def accepts_ranges(self, url: str) -> bool:  # noqa: ARG002  (of any file)
+        """Say that parts of a file can be read."""
+        return True
 
     def names(self, url: str) -> list[str]:
         """Return the names directly inside a folder, sorted."""
@@ -148,7 +187,13 @@ class LocalStore:
         else:
             path.unlink(missing_ok=True)
 
-    def open(self, url: str) -> LocalFile:
+    def open(
+        self,
+        url: str,
+        info: ObjectInfo | None = None,  # noqa: ARG002  (looking costs nothing here)
+        *,
+        engine: Engine | None = None,  # noqa: ARG002  (files need none)
+    ) -> LocalFile:
         """Open for positional reads."""
         return LocalFile(url)
 

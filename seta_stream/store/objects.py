@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from seta_stream.errors import ReadError
+
+if TYPE_CHECKING:
+    from seta_stream.store.engine import Engine
 
 Options = Mapping[str, Any]
 
@@ -20,12 +23,55 @@ class ObjectInfo:
     version: str
 
 
+Bytes = bytes | memoryview
+
+
+class Answer(Protocol):
+    """One byte range that was asked for."""
+
+    def result(self) -> Bytes:
+        """Wait, and return exactly the bytes asked for; ReadError or ShardChangedError where they cannot be had."""
+        ...
+
+    def cancel(self) -> Any:
+        """Give it up; harmless where it has come already."""
+        ...
+
+
+class LateAnswer:
+    """An answer that is read when it is wanted: of a file, or of what is read in sequence.
+
+    Args:
+        read: (offset, length) → bytes.
+        offset, length: the range.
+    """
+
+    __slots__ = ("_length", "_offset", "_read")
+
+    def __init__(self, read: Callable[[int, int], bytes], offset: int, length: int) -> None:
+        self._read = read
+        self._offset = offset
+        self._length = length
+
+    def result(self) -> bytes:
+        """Read now."""
+        return self._read(self._offset, self._length)
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
 class ShardFile(Protocol):
     """An open object that is read by position."""
 
     @property
     def url(self) -> str:
         """Where the object lies."""
+        ...
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a read costs what a local one does, so that small gaps are merged and no waste is counted."""
         ...
 
     @property
@@ -39,6 +85,10 @@ class ShardFile(Protocol):
 
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length), in order."""
+        ...
+
+    def ask(self, spans: Sequence[tuple[int, int]]) -> Sequence[Answer]:
+        """Begin to read each (offset, length), the first ones first, and return at once."""
         ...
 
     def check(self) -> None:
@@ -69,8 +119,23 @@ class Store(Protocol):
         """Replace the object whole: a reader sees the old bytes or the new ones."""
         ...
 
+    def create(self, url: str, data: bytes) -> bool:
+        """Write an object where there is none; return whether these bytes are there now."""
+        ...
+
     def exists(self, url: str) -> bool:
         """Say whether an object or folder is there."""
+        ...
+
+    def infos(self, url: str) -> dict[str, ObjectInfo]:
+        """Return size and version of every object directly in a folder, by name, as `info` does but in one listing.
+
+        Empty where there is no such folder, and where the protocol does not list.
+        """
+        ...
+
+    def accepts_ranges(self, url: str) -> bool:
+        """Say whether parts of an object can be read; only web servers may not allow it."""
         ...
 
     def names(self, url: str) -> list[str]:
@@ -85,8 +150,15 @@ class Store(Protocol):
         """Remove an object, or a folder with all in it; harmless where there is none."""
         ...
 
-    def open(self, url: str) -> ShardFile:
-        """Open for positional reads; ReadError where there is no such object."""
+    def open(self, url: str, info: ObjectInfo | None = None, *, engine: Engine | None = None) -> ShardFile:
+        """Open for positional reads; ReadError where there is no such object.
+
+        Args:
+            url: the object.
+            info: the version wanted, where it is known: a remote store need not ask for it then, and reading another
+                one is a ShardChangedError.
+            engine: whose limits hold for a remote object; None for an engine that all of this process share.
+        """
         ...
 
     def open_stream(self, url: str) -> IO[bytes]:

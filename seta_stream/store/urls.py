@@ -49,3 +49,20 @@ def join(base: str, *names: str) -> str:
     if is_local(base):
         return str(local_path(base).joinpath(*names))
     return "/".join([base.rstrip("/"), *names])
+
+
+def split(url: str) -> tuple[str, str]:
+    """Return the bucket, container or host of a remote URL, and the key in it."""
+    bucket, _, key = url.partition("://")[2].partition("/")
+    return bucket, key
+
+
+def shown(url: str) -> str:
+    """Return a URL as it may stand in a message: without a signed URL's query, and without user and password."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or is_local(url):
+        return url
+    host, slash, path = rest.partition("/")
+    if scheme.lower() in {"http", "https"}:
+        path = path.partition("?")[0]
+    return f"{scheme}://{host.rpartition('@')[2] if ':' in host.rpartition('@')[0] else host}{slash}{path}"
