@@ -9,6 +9,7 @@ from typing import Any, Final
 from seta_stream.errors import CheckpointError
 from seta_stream.plan.epoch import Geometry
 from seta_stream.policies.groups import AnyRule, rule_from_plain
+from seta_stream.policies.runs import EACH, Runs
 
 VERSION: Final = 1
 
@@ -28,6 +29,7 @@ class Checkpoint:
         pending: name of the losses recorded since then; None where there are none or no state.
         consumed: samples delivered in earlier epochs, for schedules.
         run_samples: of the whole run, as its epoch began, where a staged decoder goes by them.
+        runs: how samples are decided together, fixed at the run's first start.
     """
 
     epoch: int
@@ -41,11 +43,13 @@ class Checkpoint:
     pending: str | None
     consumed: int
     run_samples: int | None = None
+    runs: Runs = EACH
 
     def to_plain(self) -> dict[str, Any]:
         """Return dicts, lists, strings and numbers only."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"version": VERSION, **plain, "geometry": asdict(self.geometry), "rule": self.rule.to_plain()}
+        plain |= {"geometry": asdict(self.geometry), "rule": self.rule.to_plain(), "runs": self.runs.to_plain()}
+        return {"version": VERSION, **plain}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Checkpoint:
@@ -67,6 +71,7 @@ class Checkpoint:
         try:
             values["geometry"] = Geometry(**values["geometry"])
             values["rule"] = rule_from_plain(values["rule"])
+            values["runs"] = Runs.from_plain(values.get("runs", {}))
             saved = cls(**values)
             saved.check_kinds()
         except (KeyError, TypeError, ValueError) as error:
@@ -104,7 +109,7 @@ class Checkpoint:
                 found=selected,
             )
 
-    def check(self, *, fingerprint: str, policy: dict[str, Any], geometry: Geometry) -> None:
+    def check(self, *, fingerprint: str, policy: dict[str, Any], geometry: Geometry, runs: Runs) -> None:
         """Refuse a checkpoint of another run.
 
         Raises:
@@ -122,6 +127,8 @@ class Checkpoint:
             ("seed", self.geometry.seed, geometry.seed, "give the same seed"),
             ("shuffle", self.geometry.order != "corpus", geometry.order != "corpus", "give the same"),
             ("drop_last", self.geometry.drop_last, geometry.drop_last, "give the same"),
+            ("unit", self.runs.unit, runs.unit, "give the same"),
+            ("run_bytes", self.runs.run_bytes, runs.run_bytes, "give the same in read=Reading(run_bytes=…)"),
         ]
         wrong = [row for row in rows if row[1] != row[2]]
         if wrong:

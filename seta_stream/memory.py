@@ -21,9 +21,18 @@ from seta_stream.losses.history import Judged
 from seta_stream.losses.manifest import plain
 from seta_stream.losses.table import LossTable
 from seta_stream.plan.epoch import Selection
-from seta_stream.policies.deciding import Decision, apply, columns_of, decide, scores_of, takes_means
+from seta_stream.policies.deciding import (
+    Decision,
+    all_labels,
+    apply,
+    columns_of,
+    decide,
+    judged_scores,
+    takes_means,
+)
 from seta_stream.policies.groups import AnyRule
 from seta_stream.policies.policy import describe, expected_share_of
+from seta_stream.policies.runs import EACH, Runs
 
 if TYPE_CHECKING:
     from seta_stream.corpus.ids import ShardTable
@@ -48,6 +57,7 @@ class Memory:
         options: of its file system.
         losses: "exact" starts an epoch from its own ancestor or fails; "latest" takes the newest where that is gone.
         labels: the groups that the index tells, where the policy asks for them.
+        runs: how samples are decided together, in a run that starts here.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class Memory:
         options: Options | None,
         losses: Literal["exact", "latest"],
         labels: Labels | None = None,
+        runs: Runs = EACH,
     ) -> None:
         self._columns, self._takes_means = columns_of(policy), takes_means(policy)
         self.base: Generation | None = None
@@ -68,6 +79,9 @@ class Memory:
         self._described = plain(describe(policy))
         self._histogram: Histogram | None = None
         self._labels = labels
+        self._asked = runs
+        self.runs = runs
+        """How samples are decided together: as the run began, while the settings stay the same."""
         self._latest = losses == "latest"
         self.losses = self._empty()
         self._newest: str | None = None  # name of the lineage's newest generation
@@ -87,6 +101,8 @@ class Memory:
             judged = Judged(decision.histogram, decision.rule, decision.groups, judged_by)
         except Exception:  # noqa: BLE001  (there may be no next epoch; who sets it meets the error in choose)
             judged = Judged(self.losses.histogram(), None)
+        if self.runs != EACH:
+            facts = facts | {"runs": self.runs.to_plain()}
         self._newest = self.generations.commit(
             epoch, self.losses, self._table, judged.rule, _name(self.base), facts, judged=judged
         )
@@ -96,24 +112,36 @@ class Memory:
     def choose(self, epoch: int) -> Chosen:
         """Return the rule and the selection of an epoch, from the newest losses before it."""
         self._go_to(self._ancestor(epoch), epoch)
+        self._take_up_runs()
         rule = self.base.rule if self.base is not None and self._is_made(self.base, epoch) else None
         if rule is not None:
             return self._select(rule, epoch)
         decision = self._decide(epoch)
-        return self._select(decision.rule, epoch, decision.histogram)
+        return self._select(decision.rule, epoch, decision)
 
     def histogram(self) -> Histogram:
         """Return the histogram of the scores that the epoch was chosen by; of today's, before any was chosen."""
         return self._today() if self._histogram is None else self._histogram
 
     def _today(self) -> Histogram:
-        return Histogram.of(scores_of(self._policy, self.losses.remembered()))
+        remembered = self.losses.remembered()
+        labels = all_labels(self._policy, remembered, self._labels)
+        return Histogram.of(judged_scores(self._policy, remembered, self.runs, self._table.first_id, labels))
 
     def _is_made(self, base: Generation, epoch: int) -> bool:
         """Say whether a generation holds this policy's rule for an epoch."""
-        return base.epoch == epoch - 1 and base.facts.get("policy", self._described) == self._described
+        is_of_policy = base.facts.get("policy", self._described) == self._described
+        is_judged_alike = runs_of(base).judged_together == self.runs.judged_together
+        return base.epoch == epoch - 1 and is_of_policy and is_judged_alike
 
-    def restore(self, epoch: int, rule: AnyRule, generation: str | None, pending: str | None) -> Chosen:
+    def _take_up_runs(self) -> None:
+        """Go on with the samples per run that the run began with, though the corpus's mean sample be another now."""
+        told = self._asked if self.base is None else runs_of(self.base)
+        self.runs = told if told.is_asked_as(self._asked) else self._asked
+
+    def restore(
+        self, epoch: int, rule: AnyRule, generation: str | None, pending: str | None, runs: Runs = EACH
+    ) -> Chosen:
         """Return a checkpoint's selection, and take up the losses that were recorded after it was made.
 
         Raises:
@@ -139,7 +167,7 @@ class Memory:
                 expected=generation,
                 found=unusable,
             )
-        self._newest = generation
+        self._newest, self.runs = generation, runs
         chosen = self._select(rule, epoch)
         if pending is not None and self.generations is not None:
             try:
@@ -228,19 +256,34 @@ class Memory:
         return LossTable(self._table.samples, self._columns, takes_means=self._takes_means)
 
     def _decide(self, epoch: int) -> Decision:
-        return decide(self._policy, self.losses.remembered(), epoch, self._labels)
+        first_id = self._table.first_id
+        return decide(self._policy, self.losses.remembered(), epoch, self._labels, first_id=first_id, runs=self.runs)
 
-    def _select(self, rule: AnyRule, epoch: int, histogram: Histogram | None = None) -> Chosen:
-        """Apply a rule; `histogram` is of the scores, where it is at hand."""
+    def _select(self, rule: AnyRule, epoch: int, decision: Decision | None = None) -> Chosen:
+        """Apply a rule; `decision` is what it was made with, where that was now."""
         first_id, remembered = self._table.first_id, self.losses.remembered()
         # Ages and losses will be others; who plans the rest of the run goes by these. Not made where shares are known.
         needed = expected_share_of(self._policy, epoch + 1) is None
-        self._histogram = (histogram or self._today()) if needed else None
+        self._histogram = (decision.histogram if decision else self._today()) if needed else None
         mask, weights = apply(
-            self._policy, rule, remembered, first_id, seed=self._seed, epoch=epoch, indexed=self._labels
+            self._policy,
+            rule,
+            remembered,
+            first_id,
+            seed=self._seed,
+            epoch=epoch,
+            indexed=self._labels,
+            runs=self.runs,
+            scores=decision.scores if decision else None,
         )
         self._age(epoch)  # what the epoch does not see will be that old at its end
         return rule, Selection.of(mask, first_id), weights
+
+
+def runs_of(generation: Generation) -> Runs:
+    """Return how a generation's epoch decided samples together."""
+    told = generation.facts.get("runs")
+    return EACH if told is None else Runs.from_plain(told)
 
 
 def _name(generation: Generation | None) -> str | None:

@@ -9,10 +9,13 @@ from typing import Any, Final, Literal, TypedDict
 from seta_stream.collective import Collective
 from seta_stream.errors import ArgumentError, UnsupportedError
 from seta_stream.policies import Policy, Rule
+from seta_stream.policies.runs import Runs, Unit
 from seta_stream.read.decode import Decode
 from seta_stream.read.options import Cache, Reading
 
 DEFAULT_WIDTH: Final = 8
+DEFAULT_RUN_BYTES: Final = 256 << 10
+"""Of a run, with `unit="run"`: docs/policies.md tells what longer and shorter ones read and cost."""
 
 
 class StreamOptions(TypedDict, total=False):
@@ -76,22 +79,15 @@ def check_one_process(collective: Any, world: int | None, rank: int | None) -> N
         raise ArgumentError(f"rank={rank} is outside the world of 1 process: leave it out.", expected=0, found=rank)
 
 
-def check_not_yet(cache: object, unit: str, run_bytes: int) -> None:
-    """Refuse what later releases bring.
+def runs_asked(unit: Unit, run_bytes: int, mean_bytes: float) -> Runs:
+    """Return how a stream decides for neighbouring samples together.
 
-    Raises:
-        UnsupportedError: for a cache, and for decisions per run.
+    Args:
+        unit: as given.
+        run_bytes: of Reading; 0 is DEFAULT_RUN_BYTES where runs are decided, else no runs.
+        mean_bytes: of a sample of the corpus.
     """
-    if cache is not None:
-        raise UnsupportedError(
-            "cache= keeps a local copy of a bucket, and this release reads local files: leave it out, or copy the "
-            "shards to a local disk first."
-        )
-    if unit != "sample" or run_bytes:
-        raise UnsupportedError(
-            f"unit={unit!r} and run_bytes={run_bytes} decide for runs of samples, and this release decides for each "
-            'sample: use unit="sample" and run_bytes=0.'
-        )
+    return Runs.of(unit, run_bytes or (DEFAULT_RUN_BYTES if unit == "run" else 0), mean_bytes)
 
 
 def _is_count(value: object) -> bool:

@@ -20,6 +20,7 @@ from seta_stream.plan.epoch import EpochPlan, Geometry
 from seta_stream.policies.deciding import columns_of
 from seta_stream.policies.groups import AnyRule
 from seta_stream.policies.policy import Policy, describe
+from seta_stream.read.advice import advise_far
 from seta_stream.read.board import Board
 from seta_stream.schedule import Schedule
 from seta_stream.stats import Stats
@@ -36,6 +37,7 @@ class Session:
         board: what workers read.
         epochs: length of the run, where it is known; a staged decoder needs it.
         is_staged: whether the decoder is, and the board must tell it where an epoch lies in the run.
+        is_far: whether samples come from a bucket, with no cache between.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Session:
         *,
         epochs: int | None = None,
         is_staged: bool = False,
+        is_far: bool = False,
     ) -> None:
         self.memory = memory
         self.board = board
@@ -56,6 +59,7 @@ class Session:
             policy, table.total, geometry.global_batch, drop_last=geometry.drop_last, epochs=epochs
         )
         self._is_staged = is_staged
+        self._is_far = is_far
         self.delivered = 0
         """Samples that the training loop has received since this start of the epoch."""
         self._table = table
@@ -128,6 +132,7 @@ class Session:
         self.geometry, self.current, self._rule = geometry, plan, rule
         self._base = self.memory.base.name if self.memory.base is not None else None
         self.delivered, self._failed, self._is_resumed = 0, None, False
+        self._is_far = self._is_far and not advise_far(selection, self._table.mean_bytes)
         self.schedule.begin(epoch, plan.lanes.planned, counted)
         if self._is_staged:
             planned = self.schedule.run_samples(self.memory.histogram) if run is None else run
@@ -204,6 +209,7 @@ class Session:
             consumed=self.schedule.consumed,
             # Later losses would plan another length, and with it another stage for the rest of this epoch.
             run_samples=self.board.course.planned if self._is_staged else None,
+            runs=self.memory.runs,
         ).to_plain()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -214,9 +220,10 @@ class Session:
             fingerprint=self._table.fingerprint().hex(),
             policy=describe(self._policy),
             geometry=self.geometry,
+            runs=self.memory.runs,
         )
         self.current, self._failed = None, saved.epoch
-        chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending)
+        chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending, saved.runs)
         saved.check_selected(chosen[1].selected)
         counted = {saved.epoch - 1: saved.consumed}
         self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, counted=counted, run=saved.run_samples)
@@ -241,8 +248,12 @@ class Session:
             bytes_needed=sums["bytes_needed"],
             bytes_fetched=sums["bytes_fetched"],
             requests=sums["requests"],
+            retries=sums["retries"],
             wait_s=sums["wait_ns"] / 1e9,
             cache_hits=sums["cache_hits"],
+            cache_hit_bytes=sums["cache_hit_bytes"],
+            cache_misses=sums["cache_misses"],
+            cache_miss_bytes=sums["cache_miss_bytes"],
             bad_losses=losses.bad_losses,
             recorded=losses.recorded,
             is_sequential=not bool(self._table.seekable.all()),

@@ -23,8 +23,10 @@ class Stats:
         bytes_needed: bytes of the extents read so far, headers and padding included.
         bytes_fetched: bytes asked for so far.
         requests: reads asked for so far.
+        retries: requests that failed in passing and were tried again.
         wait_s: seconds spent reading and decoding while the caller (or its worker) waited, summed over workers.
-        cache_hits: reads served by the local cache.
+        cache_hits, cache_misses: spans that the local cache held, and that it lacked.
+        cache_hit_bytes, cache_miss_bytes: their bytes.
         bad_losses: NaN and infinite losses that were refused this epoch.
         recorded: losses recorded this epoch.
         is_sequential: whether some shards cannot be read by range, so that all their bytes are read.
@@ -42,8 +44,12 @@ class Stats:
     bytes_needed: int
     bytes_fetched: int
     requests: int
+    retries: int
     wait_s: float
     cache_hits: int
+    cache_hit_bytes: int
+    cache_misses: int
+    cache_miss_bytes: int
     bad_losses: int
     recorded: int
     is_sequential: bool
@@ -52,6 +58,12 @@ class Stats:
     def share_kept(self) -> float:
         """Selected samples by all samples."""
         return self.selected / self.total if self.total else 0.0
+
+    @property
+    def cache_hit_rate(self) -> float:
+        """Bytes that the cache held, by all bytes that it was asked for; 0 without a cache."""
+        asked = self.cache_hit_bytes + self.cache_miss_bytes
+        return self.cache_hit_bytes / asked if asked else 0.0
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as plain values, for the history."""

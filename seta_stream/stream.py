@@ -17,9 +17,10 @@ from seta_stream.collective import Collective
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.indexing import Corpus, open_corpus
 from seta_stream.corpus.labels import label_samples
+from seta_stream.corpus.surveying import CORPUS_FILE
 from seta_stream.errors import ArgumentError, StateError
 from seta_stream.memory import Memory
-from seta_stream.options import check_batch, check_choices, check_not_yet, check_one_process, check_seed
+from seta_stream.options import check_batch, check_choices, check_one_process, check_seed, runs_asked
 from seta_stream.plan.epoch import EpochPlan, Geometry
 from seta_stream.plan.shuffle import block_length, line_block_length
 from seta_stream.plan.walk import Share
@@ -28,15 +29,15 @@ from seta_stream.policies.deciding import grouping_of
 from seta_stream.policies.groups import Labels
 from seta_stream.read.batches import batched
 from seta_stream.read.board import Board
+from seta_stream.read.cache import BlockCache
 from seta_stream.read.decode import Decode, Staged, decoder
 from seta_stream.read.options import Cache, Reading
 from seta_stream.read.reader import Reader
 from seta_stream.schedule import Steps, run_epochs
 from seta_stream.session import Session
 from seta_stream.stats import Stats
-from seta_stream.store import join, normalise, store_for
+from seta_stream.store import is_local, join, normalise, store_for
 
-CORPUS_FILE: Final = "corpus"
 SEQUENTIAL_SHARDS_PER_LANE: Final = 4
 
 Options = Mapping[str, Any]
@@ -61,9 +62,10 @@ class SetaStream:
         fields: read these fields only.
         index: folder or URL of the indexes, where they do not lie beside the shards.
         losses: "exact" starts an epoch from its own ancestor; "latest" allows the newest where that is gone.
-        unit: what is selected; "sample".
+        unit: what is judged: each "sample", or each "run" of neighbours by its mean loss (see docs/policies.md).
         read: how to read.
-        cache: a local copy of what was fetched (a later release).
+        cache: a local folder, or Cache(folder, max_bytes), that keeps what is fetched of remote shards; local ones
+            need none.
         storage_options, state_options: for the file systems of the shards and of the state.
         collective, world, rank: of several processes (a later release).
 
@@ -99,7 +101,6 @@ class SetaStream:
         check_choices(on_error=(on_error, ("raise", "skip")), losses=(losses, ("exact", "latest")))
         check_choices(unit=(unit, ("sample", "run")))
         check_one_process(collective, world, rank)
-        check_not_yet(cache, unit, read.run_bytes)
         seed = check_seed(seed)
         rows, width, batch = check_batch(batch_size, lanes, drop_last=drop_last)
         decode_value = decoder(decode)
@@ -109,13 +110,16 @@ class SetaStream:
         epochs = run_epochs(self.policy, decode_value)
         self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
-        corpus = open_corpus(urls, index=index, state=folder, storage_options=storage_options)
+        corpus = open_corpus(
+            urls, index=index, state=folder, storage_options=storage_options, state_options=state_options
+        )
         table = corpus.table
         order, width = _order(table, shuffle=shuffle, width=width, is_chosen=lanes is not None)
         length = line_block_length if order == "corpus" else block_length
         block = length(table.mean_bytes, width, batch)
         geometry = Geometry(rows, width, batch, block, 1, seed, order, drop_last)
-        memory = Memory(table, self.policy, seed, folder, state_options, losses, _labels(corpus, self.policy))
+        runs = runs_asked(unit, read.run_bytes, table.mean_bytes)
+        memory = Memory(table, self.policy, seed, folder, state_options, losses, _labels(corpus, self.policy), runs)
         try:
             board = Board(table.first_id)
             if folder is not None:
@@ -124,9 +128,13 @@ class SetaStream:
             memory.close()
             raise
         wanted = None if fields is None else tuple(field.lower() for field in fields)
-        self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options)
+        blocks = _cache(cache, table, storage_options)
+        self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options, blocks)
         is_staged = isinstance(decode_value, Staged)
-        self.session = Session(table, self.policy, geometry, memory, board, epochs=epochs, is_staged=is_staged)
+        is_far = blocks is None and not all(map(is_local, table.urls))
+        self.session = Session(
+            table, self.policy, geometry, memory, board, epochs=epochs, is_staged=is_staged, is_far=is_far
+        )
 
     @property
     def epoch(self) -> int | None:
@@ -283,6 +291,14 @@ def _order(
     # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
     few = max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE)
     return "shards", width if is_chosen else min(width, few)
+
+
+def _cache(cache: str | Cache | None, table: ShardTable, options: Options | None) -> BlockCache | None:
+    """Return the cache of a run; None where none is wanted, or every shard is a file of this machine."""
+    settings = Cache.of(cache)
+    if settings is None or all(map(is_local, table.urls)):
+        return None
+    return BlockCache(settings, table.urls, table.sizes.tolist(), table.versions, options=options)
 
 
 def _labels(corpus: Corpus, policy: Policy) -> Labels | None:

@@ -15,6 +15,7 @@ from seta_stream.errors import SetaStreamWarning, StateError
 from seta_stream.losses.columns import LOSS
 from seta_stream.losses.generations import Generation, Generations
 from seta_stream.losses.table import LossTable
+from seta_stream.policies.runs import EACH, Runs
 from seta_stream.report.losscurves import LossCurve, rank_correlation, recorded_curve
 from seta_stream.report.readcosts import CorpusShape
 from seta_stream.report.summary import epoch_shares, lineage_lines
@@ -41,6 +42,7 @@ class Recorded:
         members: per sample, where each was read by itself.
         members_share: share of a sample's extent that its members hold, likewise.
         visits: what each epoch really read: epoch, share, bytes, requests (None where it is not told).
+        runs: how samples were decided together, at last.
     """
 
     corpus: CorpusShape
@@ -55,6 +57,7 @@ class Recorded:
     members: float | None
     members_share: float | None
     visits: tuple[Mapping[str, Any], ...]
+    runs: Runs
 
 
 def read_recorded(state: str, sample_bytes: float) -> Recorded:
@@ -94,6 +97,7 @@ def read_recorded(state: str, sample_bytes: float) -> Recorded:
         members=members,
         members_share=share,
         visits=_visits(lines),
+        runs=_runs(facts),
     )
 
 
@@ -176,6 +180,11 @@ def _batch(facts: Sequence[Mapping[str, Any]]) -> int | None:
         if steps and selected and isinstance(left, int):
             return max(1, int((selected - left) // steps))
     return None
+
+
+def _runs(facts: Sequence[Mapping[str, Any]]) -> Runs:
+    told = next((one.get("runs") for one in reversed(facts) if one.get("steps")), None)
+    return Runs.from_plain(told) if isinstance(told, dict) else EACH
 
 
 def _members(facts: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:

@@ -10,8 +10,10 @@ from typing import Final
 
 from seta_stream.cli.recorded import Recorded, read_recorded
 from seta_stream.errors import PolicyError
+from seta_stream.options import runs_asked
 from seta_stream.policies.names import policy_from
 from seta_stream.policies.policy import Policy
+from seta_stream.policies.runs import EACH, Runs, Unit
 from seta_stream.read.fetch import PAGE_BYTES, PIECE_BYTES
 from seta_stream.read.options import Reading
 from seta_stream.read.shards import LARGE_BYTES
@@ -50,6 +52,9 @@ class Options:
     reading: str
     max_waste: float
     batch_size: int | None
+    unit: Unit | None = None
+    run_bytes: int | None = None
+    repacked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +111,14 @@ def task_of(options: Options) -> Task:
         warm=warm,
         simulated=options.simulated,
         seed=options.seed,
+        runs=_runs(options, recorded, corpus),
+        repacked=options.repacked,
     )
     assumptions = (
         *_of_losses(scenario, recorded, policies),
         told,
         *_of_reading(scenario, is_local=is_local),
+        *_of_runs(scenario),
         *left_out,
         f"Price: {price.source}; a GB is 2^30 bytes.",
     )
@@ -169,6 +177,16 @@ def _model(options: Options, recorded: Recorded | None, *, is_local: bool) -> Re
         late_members=members or 2.0,
         late_share=share,
     )
+
+
+def _runs(options: Options, recorded: Recorded | None, corpus: CorpusShape) -> Runs:
+    """Return how samples are decided together: as asked, else as the run did."""
+    own = EACH if recorded is None else recorded.runs
+    if options.unit is None and options.run_bytes is None:
+        return own
+    unit = options.unit or own.unit
+    run_bytes = own.run_bytes if options.run_bytes is None else options.run_bytes
+    return runs_asked(unit, run_bytes, corpus.mean_bytes)
 
 
 def _policies(
@@ -240,6 +258,20 @@ def _of_reading(scenario: Scenario, *, is_local: bool) -> list[str]:
     ]
     if not corpus.seekable.all():
         told.append(f"{int((~corpus.seekable).sum()):,} compressed shards are read whole in every epoch.")
+    return told
+
+
+def _of_runs(scenario: Scenario) -> list[str]:
+    """Tell what is decided together, and how samples lie."""
+    runs, told = scenario.runs, []
+    if runs.length > 1:
+        how = "judged by their mean" if runs.unit == "run" else "each judged by itself, by one draw"
+        told.append(f"Decided in runs of {runs.length:,} neighbouring samples, {how}.")
+    if scenario.repacked:
+        told.append(
+            "Samples lie in their shards in the order of the losses before epoch 0, as seta-stream repack puts them, "
+            f"which have the same correlation with later ones; {scenario.sketch().total:,} samples are simulated."
+        )
     return told
 
 

@@ -75,6 +75,14 @@ STORES = ("s3", "gcs", "azure", "none")
     "--batch-size", type=click.IntRange(1), metavar="N", help="Samples per step.  [default: as recorded, else 256]"
 )
 @click.option(
+    "--unit", type=click.Choice(("sample", "run")), help="What is judged.  [default: as recorded, else sample]"
+)
+@click.option(
+    "--run-bytes", type=click.IntRange(0), metavar="N",
+    help="Decide for runs of neighbouring samples of about this size.  [default: as recorded, else 0]",
+)  # fmt: skip
+@click.option("--repacked", is_flag=True, help="As if seta-stream repack had put each shard in the order of losses.")
+@click.option(
     "-o", "--png", metavar="FILE", type=click.Path(dir_okay=False, writable=True), help="Draw the figures into FILE."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")

@@ -26,6 +26,7 @@ from seta_stream.policies.groups import (
 )
 from seta_stream.policies.policy import Policy, rule_of
 from seta_stream.policies.rule import Rule, select
+from seta_stream.policies.runs import EACH, Runs, run_scores
 from seta_stream.policies.smoothing import smoothed
 
 _CHUNK: Final = 1 << 20
@@ -132,17 +133,41 @@ def labels_of(grouping: Grouping, values: Values, indexed: Labels | None) -> Lab
     return labels if grouping.within is None else labels.within(labels_of(grouping.within, values, None))
 
 
+def judged_scores(
+    policy: Policy, values: Values, runs: Runs, first_id: NDArray[np.int64], labels: Labels | None
+) -> NDArray[np.float32]:
+    """Return the number that each sample is judged by in the end: its own score, or that of its run: float32 [total].
+
+    Args:
+        policy: as for `scores_of`.
+        values: likewise, of all samples.
+        runs: how they are decided.
+        first_id: int64 [shards + 1].
+        labels: the group of each; None where the policy decides for all at once.
+    """
+    scores = scores_of(policy, values)
+    if runs.judged_together == 1:
+        return scores
+    return run_scores(scores, first_id, runs.judged_together, None if labels is None else labels.codes)
+
+
+def all_labels(policy: Policy, values: Values, indexed: Labels | None) -> Labels | None:
+    """Return the group of every sample; None where the policy decides for all at once."""
+    grouping = grouping_of(policy)
+    return None if grouping is None else labels_of(grouping, values, indexed)
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What a policy makes of what is remembered.
 
     Args:
-        scores: float32 [total].
+        scores: float32 [total], of the samples or of the runs that they are in.
         labels: the group of each sample; None where the policy decides for all at once.
         histogram: of the scores.
         rule: for the epoch.
         groups: (samples, those that the rule keeps in expectation) of each group; None for all at once.
-        is_by_loss: whether the scores are the losses themselves.
+        is_by_loss: whether the scores are the losses of the samples themselves.
     """
 
     scores: NDArray[np.float32]
@@ -153,7 +178,15 @@ class Decision:
     is_by_loss: bool
 
 
-def decide(policy: Policy, values: Values, epoch: int, indexed: Labels | None = None) -> Decision:
+def decide(
+    policy: Policy,
+    values: Values,
+    epoch: int,
+    indexed: Labels | None = None,
+    *,
+    first_id: NDArray[np.int64] | None = None,
+    runs: Runs = EACH,
+) -> Decision:
     """Return the rule for an epoch, and what it was made from.
 
     Args:
@@ -161,18 +194,20 @@ def decide(policy: Policy, values: Values, epoch: int, indexed: Labels | None = 
         values: from `LossTable.remembered`.
         epoch: counted from 0.
         indexed: see `labels_of`.
+        first_id: int64 [shards + 1]; None: all samples lie in one shard.
+        runs: how samples are decided together.
 
     Raises:
         PolicyError: the policy gave something else than a rule.
     """
-    scores = scores_of(policy, values)
+    labels = all_labels(policy, values, indexed)
+    bounds = np.array([0, len(values[LOSS])]) if first_id is None else first_id
+    scores = judged_scores(policy, values, runs, bounds, labels)
     is_by_loss = scores is values[LOSS]
-    grouping = grouping_of(policy)
     histogram = Histogram.of(scores)
-    if grouping is None:
+    if labels is None:
         rule = rule_of(policy, histogram, epoch)
         return Decision(scores, None, histogram, rule, None, is_by_loss)
-    labels = labels_of(grouping, values, indexed)
     histograms = GroupHistograms.of(scores, labels)
     grouped: Any = policy
     rules: GroupRules = grouped.rules(histograms, epoch)
@@ -189,6 +224,8 @@ def apply(
     seed: int,
     epoch: int,
     indexed: Labels | None = None,
+    runs: Runs = EACH,
+    scores: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
     """Return which samples an epoch keeps, and their weights.
 
@@ -199,19 +236,21 @@ def apply(
         first_id: int64 [shards + 1].
         seed, epoch: of the draws.
         indexed: see `labels_of`.
+        runs: how samples are decided together, as when the rule was made.
+        scores: `judged_scores`, where they are at hand.
 
     Returns:
         mask bool [total]; weight float32 [total], 0 where dropped, or None where every kept sample has the weight 1.
     """
-    scores = scores_of(policy, values)
+    labels = None if isinstance(rule, Rule) and scores is not None else all_labels(policy, values, indexed)
+    if scores is None:
+        scores = judged_scores(policy, values, runs, first_id, labels)
+    length = runs.length
     if isinstance(rule, Rule):
-        mask, weight = select(rule, scores, first_id, seed=seed, epoch=epoch)
+        mask, weight = select(rule, scores, first_id, seed=seed, epoch=epoch, run_length=length)
     else:
-        grouping = grouping_of(policy)
-        labels = Labels(("",), np.zeros(len(scores), np.uint8))
-        if grouping is not None:
-            labels = labels_of(grouping, values, indexed)
-        mask, weight = select_groups(rule, scores, labels, first_id, seed=seed, epoch=epoch)
+        labels = Labels(("",), np.zeros(len(scores), np.uint8)) if labels is None else labels
+        mask, weight = select_groups(rule, scores, labels, first_id, seed=seed, epoch=epoch, run_length=length)
     own = weights_of(policy, values, epoch)
     if own is None:
         return mask, weight

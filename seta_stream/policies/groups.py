@@ -251,6 +251,7 @@ def select_groups(
     *,
     seed: int,
     epoch: int,
+    run_length: int = 1,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
     """Return the selection of all shards at once: for each group what `select` gives with its rule.
 
@@ -260,6 +261,7 @@ def select_groups(
         labels: the group of each.
         first_id: int64 [shards + 1].
         seed, epoch: of the draws.
+        run_length: so many neighbours in a shard share a random word, of whatever groups they are.
 
     Returns:
         mask bool [total] and weight float32 [total], or None where every kept sample has the weight 1.
@@ -283,7 +285,7 @@ def select_groups(
         below = np.searchsorted(cuts, (group << _BIN_BITS) + bins, side="right") + 2 * group
         return np.where(seen, below, unseen_step[group])
 
-    return sweep(decider, steps, first_id, each[0].words(seed, epoch))
+    return sweep(decider, steps, first_id, each[0].words(seed, epoch, run_length))
 
 
 def _codes(edges: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from seta_stream.draws import WordSource
 from seta_stream.errors import PolicyError
 from seta_stream.losses.histogram import Histogram, bin_floors, codes
 from seta_stream.policies.decider import Decider, step_cuts, step_table
+from seta_stream.policies.runs import RunWords
 
 DRAWS: Final = ("epoch", "fixed", "slice")
 
@@ -128,7 +129,7 @@ class Rule:
             raise PolicyError(f"Cannot read a rule from {plain!r}: {error}.", found=plain) from error
 
     def apply(
-        self, scores: ArrayLike, *, seed: int, epoch: int, shard: int
+        self, scores: ArrayLike, *, seed: int, epoch: int, shard: int, run_length: int = 1
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Return which samples of one shard are kept, and their weights.
 
@@ -137,13 +138,14 @@ class Rule:
             seed: of the run.
             epoch: counted from 0.
             shard: the shard's number.
+            run_length: so many neighbours share a random word.
 
         Returns:
             mask bool [samples], and weight float32 [samples], 0 where dropped.
         """
         flat = np.asarray(scores, np.float32).reshape(-1)
         decider = self.decider(epoch)
-        words = self.words(seed, epoch).words(shard, len(flat)) if decider.draws else None
+        words = self.words(seed, epoch, run_length).words(shard, len(flat)) if decider.draws else None
         steps = decider.steps(flat)
         mask = decider.mask(steps, words)
         return mask, np.where(mask, decider.weight[steps], np.float32(0))
@@ -157,9 +159,10 @@ class Rule:
         """Return how many of a histogram's samples the rule keeps, in expectation, unseen ones included."""
         return float(self.masses(histogram) @ self.keep) + histogram.unseen * self.unseen_keep
 
-    def words(self, seed: int, epoch: int) -> WordSource:
+    def words(self, seed: int, epoch: int, run_length: int = 1) -> WordSource | RunWords:
         """Return the source of the random words that the rule compares in an epoch."""
-        return WordSource(seed, _PURPOSE, epoch if self.draw == "epoch" else -1)
+        source = WordSource(seed, _PURPOSE, epoch if self.draw == "epoch" else -1)
+        return source if run_length == 1 else RunWords(source, run_length)
 
     def decider(self, epoch: int) -> Decider:
         """Return the rule made ready for an epoch."""
@@ -176,7 +179,13 @@ class Rule:
 
 
 def select(
-    rule: Rule, values: NDArray[np.float32], first_id: NDArray[np.int64], *, seed: int, epoch: int
+    rule: Rule,
+    values: NDArray[np.float32],
+    first_id: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    run_length: int = 1,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
     """Return the selection of all shards at once, bit for bit what `rule.apply` gives shard by shard.
 
@@ -186,17 +195,21 @@ def select(
         first_id: int64 [shards + 1].
         seed: of the run.
         epoch: counted from 0.
+        run_length: so many neighbours in a shard share a random word.
 
     Returns:
         mask bool [total], and weight float32 [total], 0 where dropped; None in its place where every sample that
         can be kept has the weight 1.
     """
     decider = rule.decider(epoch)
-    return sweep(decider, lambda part: decider.steps(values[part]), first_id, rule.words(seed, epoch))
+    return sweep(decider, lambda part: decider.steps(values[part]), first_id, rule.words(seed, epoch, run_length))
 
 
 def sweep(
-    decider: Decider, steps_of: Callable[[slice], NDArray[Any]], first_id: NDArray[np.int64], source: WordSource
+    decider: Decider,
+    steps_of: Callable[[slice], NDArray[Any]],
+    first_id: NDArray[np.int64],
+    source: WordSource | RunWords,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
     """Return mask bool [total] and weight float32 [total] (None where every kept sample has 1), in small pieces.
 
@@ -220,9 +233,9 @@ def sweep(
 
 
 def _blocks(
-    first_id: NDArray[np.int64], source: WordSource | None
+    first_id: NDArray[np.int64], source: WordSource | RunWords | None
 ) -> Iterator[tuple[int, int, NDArray[np.uint32] | None]]:
-    """Yield (first id, stop id, words) of runs of shards: small shards together, so that numpy has something to do."""
+    """Yield (first id, stop id, words) of some shards: small ones together, so that numpy has something to do."""
     shard, shards = 0, len(first_id) - 1
     while shard < shards:
         stop = max(shard + 1, int(np.searchsorted(first_id, first_id[shard] + _CHUNK, side="right")) - 1)

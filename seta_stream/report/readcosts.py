@@ -155,9 +155,18 @@ class ReadCosts:
         sketch: the samples that masks are of.
         model: how bytes are asked for.
         seed: of the order.
+        probe_samples: how many samples are planned, where not all are read.
     """
 
-    def __init__(self, corpus: CorpusShape, sketch: Sketch, model: ReadModel, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: CorpusShape,
+        sketch: Sketch,
+        model: ReadModel,
+        seed: int,
+        *,
+        probe_samples: int = PROBE_SAMPLES,
+    ) -> None:
         self._corpus = corpus
         self._sketch = sketch
         self._model = model
@@ -166,7 +175,7 @@ class ReadCosts:
         self._ranged_bytes = float(corpus.extent_bytes[seekable].sum()) / max(self._ranged_samples, 1)
         whole = ~corpus.seekable & (corpus.samples > 0)
         self._sequential = Cost(float(corpus.sizes[whole].sum()), float(np.count_nonzero(whole)))
-        self._probe = _Probe.of(corpus, sketch, PROBE_SAMPLES)
+        self._probe = _Probe.of(corpus, sketch, probe_samples)
         block = block_length(corpus.mean_bytes, WIDTH, model.batch)
         self._geometry = Geometry(1, WIDTH, model.batch, block, 1, seed, "blocks", drop_last=False)
         self._late = model.late_bytes is not None and self._ranged_bytes >= model.late_bytes

@@ -21,10 +21,11 @@ from seta_stream.policies import Full
 from seta_stream.policies.deciding import apply, columns_of, decide, grouping_of
 from seta_stream.policies.groups import Grouping, Labels
 from seta_stream.policies.policy import Policy, describe, expected_share_of
+from seta_stream.policies.runs import EACH, Runs
 from seta_stream.report.losscurves import LossCurve, Population
 from seta_stream.report.outcome import EpochFigures, PolicyFigures, Simulation
 from seta_stream.report.prices import Price
-from seta_stream.report.readcosts import CorpusShape, ReadCosts, ReadModel, Sketch
+from seta_stream.report.readcosts import PROBE_SAMPLES, CorpusShape, ReadCosts, ReadModel, Sketch
 
 SIMULATED: Final = 200_000
 
@@ -43,6 +44,8 @@ class Scenario:
         warm: losses that were there before epoch 0.
         simulated: samples to simulate, at most.
         seed: of every draw.
+        runs: how samples are decided together.
+        repacked: whether the samples of each shard lie in the order of their losses before epoch 0.
 
     Raises:
         ArgumentError: nothing to replay.
@@ -57,6 +60,8 @@ class Scenario:
     warm: LossCurve | None = None
     simulated: int = SIMULATED
     seed: int = 0
+    runs: Runs = EACH
+    repacked: bool = False
 
     def __post_init__(self) -> None:
         if not self.curves or self.epochs < 1 or self.simulated < 1:
@@ -65,6 +70,22 @@ class Scenario:
                 f"and {self.simulated} samples were given. Give at least one of each.",
                 found=(len(self.curves), self.epochs, self.simulated),
             )
+
+    def sketch(self) -> Sketch:
+        """Return the samples that stand for the corpus.
+
+        Where shards are in order, no more than are planned: a part of a shard is then no sample of it.
+        """
+        limit = min(self.simulated, PROBE_SAMPLES) if self.repacked else self.simulated
+        return self.corpus.sketch(limit)
+
+    def losses(self, population: Population, sketch: Sketch) -> Callable[[LossCurve, int], NDArray[np.float32]]:
+        """Return (curve, epoch) → the loss of each sample of the sketch, as they lie in its shards."""
+        if not self.repacked:
+            return population.losses
+        shard = np.repeat(np.arange(len(sketch.samples)), sketch.samples)
+        order = np.lexsort((population.losses(self.warm or self.curves[0], -1), shard))
+        return lambda curve, epoch: population.losses(curve, epoch)[order]
 
 
 def simulate(
@@ -84,17 +105,17 @@ def simulate(
     """
     for _, policy in policies:
         check_simulable(policy)
-    corpus, sketch = scenario.corpus, scenario.corpus.sketch(scenario.simulated)
-    population = Population(sketch.total, scenario.correlation, scenario.seed)
+    corpus, sketch = scenario.corpus, scenario.sketch()
+    losses_of = scenario.losses(Population(sketch.total, scenario.correlation, scenario.seed), sketch)
     costs = ReadCosts(corpus, sketch, scenario.model, scenario.seed)
     everything = _Run("everything", Full(), scenario, sketch, costs)
     runs = [_Run(label, policy, scenario, sketch, costs) for label, policy in policies]
     if scenario.warm is not None:
-        losses = population.losses(scenario.warm, -1)
+        losses = losses_of(scenario.warm, -1)
         for run in runs:
             run.warm_up(losses)
     for epoch in range(scenario.epochs):
-        losses = population.losses(scenario.curves[min(epoch, len(scenario.curves) - 1)], epoch)
+        losses = losses_of(scenario.curves[min(epoch, len(scenario.curves) - 1)], epoch)
         for run in (everything, *runs):
             run.step(epoch, losses)
             progress()
@@ -153,12 +174,11 @@ class _Run:
         """Select an epoch, count it, and record the losses of what it selects."""
         if self.stopped is not None:
             return
-        values, seed = self.table.remembered(), self.scenario.seed
+        values, seed, runs = self.table.remembered(), self.scenario.seed, self.scenario.runs
+        first_id, labels = self.sketch.first_id, self._labels
         try:
-            rule = decide(self.policy, values, epoch, self._labels).rule
-            mask, _ = apply(
-                self.policy, rule, values, self.sketch.first_id, seed=seed, epoch=epoch, indexed=self._labels
-            )
+            rule = decide(self.policy, values, epoch, labels, first_id=first_id, runs=runs).rule
+            mask, _ = apply(self.policy, rule, values, first_id, seed=seed, epoch=epoch, indexed=labels, runs=runs)
         except (PolicyError, PlanError) as error:
             self.stopped = f"epoch {epoch}: {error.message}"
             return
