@@ -490,8 +490,7 @@ def test_options_that_cannot_be(make_corpus: MakeCorpus) -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"on_error": "ignore"}, ArgumentError, "on_error='ignore' is not possible: choose one of 'raise', 'skip'"),
         ({"losses": "old"}, ArgumentError, "choose one of 'exact', 'latest'"),
-        ({"unit": "run"}, UnsupportedError, 'use unit="sample"'),
-        ({"cache": "/tmp/x"}, UnsupportedError, "cache= keeps a local copy"),
+        ({"cache": "s3://b/c"}, ArgumentError, "is no folder of this machine"),
         ({"world": 2}, UnsupportedError, "world=2: this release trains in one process"),
         ({"rank": 1}, ArgumentError, "rank=1 is outside the world of 1"),
         ({"batch_size": 0}, ArgumentError, "batch_size=0 is no number of samples"),

@@ -77,6 +77,17 @@ class Selection:
         """Samples selected."""
         return int(self.counts.sum())
 
+    @property
+    def stretches(self) -> int:
+        """Stretches of neighbouring selected samples, those of different shards apart."""
+        total = int(self.first_id[-1])
+        mask = np.unpackbits(self.bits, count=total)
+        begins = np.diff(mask, prepend=np.uint8(0)) == 1  # unsigned: 0 − 1 is 255
+        # Where a shard's first sample goes on from the last one of the shard before it.
+        firsts = np.unique(self.first_id[:-1][np.diff(self.first_id) > 0])
+        joined = mask[firsts] & ~begins[firsts]
+        return int(np.count_nonzero(begins) + np.count_nonzero(joined))
+
     def positions(self, shard: int) -> Int64s:
         """Return the selected positions of one shard, ascending: int64 [counts[shard]]."""
         first, stop = int(self.first_id[shard]), int(self.first_id[shard + 1])
@@ -129,7 +140,8 @@ class EpochPlan:
         shards = len(self.selection.counts)
         if self.geometry.order == "corpus":
             return np.arange(shards)
-        return shard_order(self.geometry.seed, self.epoch, shards, self.geometry.groups)
+        samples = np.diff(self.selection.first_id)
+        return shard_order(self.geometry.seed, self.epoch, samples, self.geometry.groups)
 
     @cached_property
     def _line_starts(self) -> Int64s:

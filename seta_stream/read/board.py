@@ -32,6 +32,10 @@ COUNTERS: Final = (
     "decoded",
     "skipped",
     "cache_hits",
+    "cache_hit_bytes",
+    "cache_misses",
+    "cache_miss_bytes",
+    "retries",
 )
 _ORDERS: Final[tuple[Literal["corpus", "shards", "blocks"], ...]] = ("corpus", "shards", "blocks")
 _HEADER: Final = 14  # epoch, start, is_set, is_weighted, the geometry's eight, and the run's samples: consumed, planned

@@ -1,10 +1,10 @@
 """Samples of one shard: asks for the bytes and cuts them into fields.
 
-Takes an open shard and ascending positions; gives items: samples as dicts of bytes, or (for large members of local
-files) what is needed to read one late. Effects: reads, and this process's counters.
+Takes an open shard that lies on this machine (or in its cache) and ascending positions; gives items: samples as dicts
+of bytes, or (for large members) what is needed to read one late. Effects: reads, and this process's counters.
 
-Small samples are read in spans and sliced, a shard's part of a window at once. Large members of local files are read
-one by one, as late as possible: a second copy would cost more than a second call, and nothing waits in memory.
+Small samples are read in spans and sliced, a shard's part of a window at once. Large members are read one by one,
+as late as possible: a second copy would cost more than a second call, and nothing waits in memory.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ def _plan_late(
     if shard.wanted is None:
         index = shard.index
         needed = int((index.extent_stop[wanted.positions] - index.extent_start[wanted.positions]).sum())
-    counters[:3] += (needed, in_members, sizes.size)
+    counters[:3] += (needed, in_members, sizes.size) if shard.is_local else (needed, 0, 0)
     columns = (
         repeat(shard.read_spans),
-        _keys(shard, wanted.positions),
+        shard.keys(wanted.positions),
         repeat(shard.url),
         wanted.ids,
         repeat(1.0) if wanted.weights is None else wanted.weights,
@@ -111,23 +111,16 @@ def _read_now(
     shard: OpenShard, wanted: Wanted, layout: int, reading: Reading, counters: NDArray[np.int64]
 ) -> Iterator[Sequence[Sample]]:
     """Read samples that all have one layout, a piece at a time."""
-    names, index = shard.layouts[layout], shard.index
-    members = shard.members_of(wanted.positions, layout)
-    # axes: sample × field
-    offsets, sizes = index.member_offset[members], index.member_size[members]
-    if shard.wanted is None:
-        starts, stops = index.extent_start[wanted.positions], index.extent_stop[wanted.positions]
-        per_sample = 1
-    else:
-        starts, stops = offsets.reshape(-1), (offsets + sizes).reshape(-1)
-        per_sample = len(names)
+    names, offsets, sizes, starts, stops = shard.extents_of(wanted.positions, layout)
+    per_sample = starts.shape[1]
+    starts, stops = starts.reshape(-1), stops.reshape(-1)
     spans = _plan(shard, starts, stops, reading, counters)
     # axes: sample × (1 or field), which broadcasts over the fields
     span = spans.span_of_extent.reshape(len(offsets), per_sample)
     begins = offsets - spans.starts[span] if len(spans) else offsets
     ends = begins + sizes
-    keys = _keys(shard, wanted.positions)
-    for first, last, here in _pieces(spans, per_sample, len(offsets), is_local=shard.is_local):
+    keys = shard.keys(wanted.positions)
+    for first, last, here in _pieces(spans, per_sample, len(offsets)):
         lengths = (spans.stops[first:last] - spans.starts[first:last]).tolist()
         buffers = shard.file.read_spans(list(zip(spans.starts[first:last].tolist(), lengths, strict=True)))
         held = [(span[here, place] - first).tolist() for place in range(per_sample)]
@@ -135,12 +128,12 @@ def _read_now(
             _cut(buffers, held[min(field, per_sample - 1)], begins[here, field], ends[here, field])
             for field in range(len(names))
         ]
-        yield _assemble(keys[here], shard.url, wanted.part(here), names, columns)
+        yield assemble(keys[here], shard.url, wanted.part(here), names, columns)
 
 
-def _pieces(spans: Spans, per_sample: int, samples: int, *, is_local: bool) -> Iterator[tuple[int, int, slice]]:
-    """Yield (first span, last span, samples) of each piece; remote spans are asked for all at once."""
-    if not is_local or per_sample != 1:
+def _pieces(spans: Spans, per_sample: int, samples: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield (first span, last span, samples) of each piece; where members are read singly, all is one."""
+    if per_sample != 1:
         yield 0, len(spans), slice(0, samples)
         return
     piece = np.cumsum(spans.stops - spans.starts) // PIECE_BYTES
@@ -149,24 +142,17 @@ def _pieces(spans: Spans, per_sample: int, samples: int, *, is_local: bool) -> I
         yield first, last, slice(int(spans.first_extent[first]), int(spans.first_extent[last]))
 
 
-def _keys(shard: OpenShard, positions: Int64s) -> list[str]:
-    keys: list[str] = shard.index.keys
-    first, last = int(positions[0]), int(positions[-1])
-    if last - first + 1 == len(positions):
-        return keys[first : last + 1]
-    return [keys[position] for position in positions.tolist()]
-
-
 def _plan(shard: OpenShard, starts: Int64s, stops: Int64s, reading: Reading, counters: NDArray[np.int64]) -> Spans:
     """Plan the spans that cover some extents, and count them."""
     spans = plan_spans(
         starts,
         stops,
         max_waste=reading.max_waste,
-        max_span_bytes=min(reading.max_span_bytes, PIECE_BYTES) if shard.is_local else reading.max_span_bytes,
-        max_gap_bytes=PAGE_BYTES if shard.is_local and reading.max_waste < 1 else None,
+        max_span_bytes=min(reading.max_span_bytes, PIECE_BYTES),
+        max_gap_bytes=PAGE_BYTES if reading.max_waste < 1 else None,
     )
-    counters[:3] += (int((stops - starts).sum()), spans.bytes_fetched, len(spans))
+    # What the local cache gives is asked of nobody.
+    counters[:3] += (int((stops - starts).sum()), *((spans.bytes_fetched, len(spans)) if shard.is_local else (0, 0)))
     return spans
 
 
@@ -178,7 +164,7 @@ def _cut(buffers: list[bytes], held: list[int], begins: Int64s, ends: Int64s) ->
     return [buffers[k][a:b] for k, a, b in zip(held, begins.tolist(), ends.tolist(), strict=True)]
 
 
-def _assemble(
+def assemble(
     keys: list[str], url: str, wanted: Wanted, names: tuple[str, ...], columns: list[list[bytes]]
 ) -> list[Sample]:
     """Return the dicts; two fields, the usual number, in one display, which takes a third less time."""

@@ -25,11 +25,14 @@ from seta_stream.read.decode import Decode, FieldDecode, Seeded, decode_sample
 from seta_stream.read.fetch import Late, Sample
 from seta_stream.read.options import Reading
 from seta_stream.read.stages import StepDecoders
-from seta_stream.read.window import Fetcher
-from seta_stream.store import Options
+from seta_stream.read.window import SMALLEST_WINDOW, Fetcher
+from seta_stream.store import Options, is_local
+from seta_stream.store.retrying import Patience
 
 if TYPE_CHECKING:
     from seta_stream.corpus.indexing import Corpus
+    from seta_stream.read.cache import BlockCache
+    from seta_stream.store.engine import Engine
 
 NAMED_FAILURES: Final = 5
 """So many samples that cannot be decoded are named; the others are counted."""
@@ -66,6 +69,7 @@ class Reader:
         fields: the fields wanted; None for all.
         on_error: what to do with a sample that cannot be decoded.
         options: of the file system.
+        cache: keeps what is fetched of remote shards; None for none.
     """
 
     corpus: Corpus
@@ -75,6 +79,7 @@ class Reader:
     fields: tuple[str, ...] | None
     on_error: Literal["raise", "skip"]
     options: Options | None
+    cache: BlockCache | None = None
 
     def plan(self) -> EpochPlan:
         """Return the plan of the epoch on the board."""
@@ -89,6 +94,10 @@ class Reader:
             threads: that decode; 0 decodes in this thread.
         """
         counters = self.board.counters(share.worker + 1 if share.workers > 1 else 0)
+        held_bytes = max(self.reading.prefetch_bytes // share.workers, SMALLEST_WINDOW)
+        cache = None
+        if self.cache is not None:
+            cache = self.cache.open(ahead_bytes=held_bytes, span_bytes=self.reading.max_span_bytes)
         fetcher = Fetcher(
             self.corpus,
             plan,
@@ -97,7 +106,9 @@ class Reader:
             options=self.options,
             weights=self.board.weights(),
             counters=counters,
-            window_bytes=max(self.reading.prefetch_bytes // (2 * share.workers), 1 << 20),
+            held_bytes=held_bytes,
+            engine=self._engine(share.workers),
+            cache=cache,
         )
         decoders = StepDecoders(self.decode, self.board.course, plan, share)
         jobs = self._jobs(fetcher, decoders)
@@ -121,6 +132,15 @@ class Reader:
             produced.close()
             fetcher.close()
 
+    def _engine(self, processes: int) -> Engine | None:
+        """Return what keeps requests under way; None where every shard is a file of this machine."""
+        if all(map(is_local, self.corpus.table.urls)):
+            return None
+        from seta_stream.store.engine import engine_for  # noqa: PLC0415  (brings fsspec, which takes 70 ms)
+
+        patience = Patience(self.reading.patience_s)
+        return engine_for(self.reading.in_flight, processes=processes, patience=patience)
+
     def _jobs(self, fetcher: Fetcher, decoders: StepDecoders) -> Iterator[_Job]:
         """Yield the epoch's items in pieces, each of one decoder."""
         plan, done = decoders.plan, 0
@@ -139,11 +159,10 @@ class Reader:
 
     def _chunks(self, fetcher: Fetcher, plan: EpochPlan, share: Share) -> Iterator[Items]:
         """Yield the epoch's items in pieces that are small enough to pass on quickly."""
-        for _, ids in rounds(plan, share):
-            for items in fetcher.windows(ids):
-                size = self._chunk_samples(items)
-                for start in range(0, len(items), size):
-                    yield items[start : start + size]
+        for items in fetcher.items(ids for _, ids in rounds(plan, share)):
+            size = self._chunk_samples(items)
+            for start in range(0, len(items), size):
+                yield items[start : start + size]
 
     def _chunk_samples(self, items: Items) -> int:
         first = items[0]

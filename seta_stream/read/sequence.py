@@ -5,14 +5,15 @@ Takes a store and a URL; gives a ShardFile whose offsets are those of the decomp
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 
 from seta_stream.corpus.compressed import HEAD_BYTES, decompressing, opener_of
 from seta_stream.errors import ReadError
-from seta_stream.store import ObjectInfo, Store, short_read
+from seta_stream.store import LateAnswer, ObjectInfo, Store, short_read
 
 STREAMS_PER_SHARD: Final = 2
 """Two lanes meet in a shard at most, each with its own place in it."""
@@ -22,9 +23,10 @@ _SKIP_BYTES: Final = 1 << 20
 
 def open_decompressed(store: Store, url: str) -> IO[bytes]:
     """Return the decompressed bytes of an object as a stream; what is not compressed comes as it is."""
-    raw = store.open_stream(url)
-    opener = opener_of(raw.read(HEAD_BYTES))
-    raw.seek(0)
+    stream = store.open_stream(url)
+    head = stream.read(HEAD_BYTES)
+    raw = cast("IO[bytes]", io.BufferedReader(_Rejoined(head, stream), _SKIP_BYTES))
+    opener = opener_of(head)
     return raw if opener is None else cast("IO[bytes]", _Owning(raw, opener(raw)))
 
 
@@ -35,6 +37,28 @@ def _not_decompressed(url: str, position: int, error: Exception) -> ReadError:
         shard=url,
         offset=position,
     )
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose first bytes were read already: what comes from a web server cannot go back to its beginning."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        super().__init__()
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._head[: len(buffer)] or self._rest.read(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._rest.close()
+        super().close()
 
 
 class _Owning:
@@ -58,6 +82,9 @@ class SequentialFile:
         url: its URL.
         last: where the last sample ends; who has read so far reads on to the end, where the checksum stands.
     """
+
+    is_near = True
+    """Reading on costs no request."""
 
     def __init__(self, store: Store, url: str, last: int) -> None:
         self.url = url
@@ -111,6 +138,10 @@ class SequentialFile:
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length), in order."""
         return [self.read(offset, length) for offset, length in spans]
+
+    def ask(self, spans: Sequence[tuple[int, int]]) -> list[LateAnswer]:
+        """Return answers that are read when they are wanted, which is in sequence."""
+        return [LateAnswer(self.read, offset, length) for offset, length in spans]
 
     def check(self) -> None:
         """The checksum at the end of the stream tells what changed."""

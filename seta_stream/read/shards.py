@@ -9,16 +9,17 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.errors import CorpusError, ShardChangedError
-from seta_stream.read.sequence import SequentialFile
-from seta_stream.store import Options, ShardFile, is_local, store_for
+from seta_stream.errors import CorpusError
+from seta_stream.read.opening import Opener, counts_itself, holds_all
+from seta_stream.store import Answer, ShardFile, is_local
 
 if TYPE_CHECKING:
     from seta_stream.corpus.indexing import Corpus
@@ -35,10 +36,27 @@ DENSE: Final = 0.8
 RESERVED: Final = frozenset({"__key__", "__url__", "__index__", "__weight__"})
 
 HANDLES_AT_ONCE: Final = 128
+INDEXES_AT_ONCE: Final = 8
 
 OPEN_AT_ONCE: Final = 64
 SAMPLES_AT_ONCE: Final = 100_000
 """The indexes of open shards hold about 130 bytes per sample."""
+
+
+class Extents(NamedTuple):
+    """What is read of some samples of one layout.
+
+    Attributes:
+        names: the fields.
+        offsets, sizes: int64 [samples, fields], of the members' bytes.
+        starts, stops: int64 [samples, 1], of the samples; or [samples, fields], where each member is read by itself.
+    """
+
+    names: tuple[str, ...]
+    offsets: Int64s
+    sizes: Int64s
+    starts: Int64s
+    stops: Int64s
 
 
 class OpenShard:
@@ -48,7 +66,7 @@ class OpenShard:
         corpus: which shard table and indexes.
         shard: its number.
         fields: the fields wanted; None for all.
-        options: of the file system.
+        opener: opens its object.
         is_sparse: whether much of it is not wanted.
         is_shuffled: whether its samples are wanted out of order.
         opened: is told of a new handle.
@@ -59,7 +77,7 @@ class OpenShard:
         corpus: Corpus,
         shard: int,
         fields: Sequence[str] | None,
-        options: Options | None,
+        opener: Opener,
         *,
         is_sparse: bool,
         is_shuffled: bool,
@@ -71,33 +89,41 @@ class OpenShard:
         self.is_local = is_local(self.url)
         self.wanted = None if fields is None else frozenset(fields)
         self._file: ShardFile | None = None
-        self._options = options
+        self._opener = opener
         mean_bytes = self.index.shard_size / max(self.index.samples, 1)
-        self.is_large = self.is_local and self.index.seekable and mean_bytes >= LARGE_BYTES
-        """Whether its members are read one by one."""
+        self._has_large = self.index.seekable and mean_bytes >= LARGE_BYTES
         self._opened = opened
-        self._is_scattered = is_sparse or (is_shuffled and self.is_large)
+        self._is_scattered = is_sparse or (is_shuffled and self._has_large)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether reads cost what local ones do, so that small gaps are merged and no waste is counted."""
+        return self.is_local or (self._file or self.file).is_near
+
+    @property
+    def reads_locally(self) -> bool:
+        """Whether every byte of it lies on this machine."""
+        return self.is_local or holds_all(self._file or self.file)
+
+    @property
+    def counts_itself(self) -> bool:
+        """Whether what is fetched of it is counted by the cache."""
+        return not self.is_local and counts_itself(self._file or self.file)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its members are read one by one."""
+        return self._has_large and self.reads_locally
+
+    def ask(self, spans: list[tuple[int, int]]) -> Sequence[Answer]:
+        """Begin to read each (offset, length), and return at once."""
+        return (self._file or self.file).ask(spans)
 
     @property
     def file(self) -> ShardFile:
         """The handle, opened on first use and checked against the index."""
         if self._file is None:
-            store = store_for(self.url, self._options)
-            if self.index.seekable:
-                file: ShardFile = store.open(self.url)
-            else:
-                file = SequentialFile(store, self.url, int(self.index.extent_stop[-1]))
-            expected = (self.index.shard_size, self.index.shard_version)
-            found = (file.info.size, file.info.version)
-            if found != expected:
-                file.close()
-                raise ShardChangedError(
-                    f"{self.url} changed since it was indexed: it had {expected[0]} bytes ({expected[1]}) and has "
-                    f"{found[0]} ({found[1]}). Run `seta-stream index` again, or restore the shard.",
-                    shard=self.url,
-                    expected=expected,
-                    found=found,
-                )
+            file = self._opener.open(self.url, self.index, self.number)
             if self._is_scattered:
                 file.advise_scattered()
             self._file = file
@@ -154,6 +180,24 @@ class OpenShard:
             )
         return [place for place, name in enumerate(names) if self.wanted is None or name in self.wanted]
 
+    def keys(self, positions: Int64s) -> list[str]:
+        """Return the keys of samples by ascending position."""
+        keys: list[str] = self.index.keys
+        first, last = int(positions[0]), int(positions[-1])
+        if last - first + 1 == len(positions):
+            return keys[first : last + 1]
+        return [keys[position] for position in positions.tolist()]
+
+    def extents_of(self, positions: Int64s, layout: int) -> Extents:
+        """Return where samples that all have one layout lie."""
+        members, index = self.members_of(positions, layout), self.index
+        offsets, sizes = index.member_offset[members], index.member_size[members]
+        names = self.layouts[layout]
+        if self.wanted is None:
+            starts, stops = index.extent_start[positions][:, None], index.extent_stop[positions][:, None]
+            return Extents(names, offsets, sizes, starts, stops)
+        return Extents(names, offsets, sizes, offsets, offsets + sizes)
+
     def layout_of(self, positions: Int64s) -> NDArray[np.int32]:
         """Return the number of each sample's layout: int32 [positions]."""
         return self._layouts_and_members[1][positions]
@@ -178,16 +222,16 @@ class OpenShards:
     Args:
         corpus: the corpus.
         fields: the fields wanted; None for all.
-        options: of the file system.
+        opener: opens their objects.
         plan: of the epoch that is read.
     """
 
-    def __init__(self, corpus: Corpus, fields: Sequence[str] | None, options: Options | None, plan: EpochPlan) -> None:
+    def __init__(self, corpus: Corpus, fields: Sequence[str] | None, opener: Opener, plan: EpochPlan) -> None:
         self._corpus = corpus
         self._is_shuffled = plan.geometry.order == "blocks"
         self._is_sparse = plan.selection.counts < DENSE * corpus.table.samples
         self._fields = fields
-        self._options = options
+        self._opener = opener
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._samples = 0
         # An open handle keeps no index alive.
@@ -201,7 +245,7 @@ class OpenShards:
                 self._corpus,
                 shard,
                 self._fields,
-                self._options,
+                self._opener,
                 is_sparse=bool(self._is_sparse[shard]),
                 is_shuffled=self._is_shuffled,
                 opened=self._opened,
@@ -214,6 +258,14 @@ class OpenShards:
         else:
             self._open.move_to_end(shard)
         return found
+
+    def prepare(self, shards: Sequence[int]) -> None:
+        """Load the indexes of shards that are wanted next, several at once where they lie far away."""
+        missing = [shard for shard in shards if shard not in self._open]
+        far = [shard for shard in missing if not self._corpus.is_index_near(shard)]
+        if len(far) > 1:
+            with ThreadPoolExecutor(min(len(far), INDEXES_AT_ONCE), thread_name_prefix="seta-index") as pool:
+                list(pool.map(self._corpus.index, far))
 
     def _opened(self, shard: OpenShard, file: ShardFile) -> None:
         """Keep the number of handles bounded, whatever a window touches."""
@@ -240,4 +292,5 @@ class OpenShards:
             file.close()
         self._handles.clear()
         self._open.clear()
+        self._opener.close()
         self._samples = 0

@@ -48,6 +48,7 @@ def plan_spans(
     max_waste: float,
     max_span_bytes: int,
     max_gap_bytes: int | None = None,
+    free_gap_bytes: int = 0,
 ) -> Spans:
     """Return the spans that cover some extents of one shard.
 
@@ -56,14 +57,15 @@ def plan_spans(
         max_waste: share of the fetched bytes that may lie outside the extents; 1 merges everything.
         max_span_bytes: a span is no longer, unless one extent alone is; cuts fall on gaps before they fall on joints.
         max_gap_bytes: larger gaps are never merged; None for no bound.
+        free_gap_bytes: gaps up to this are merged whatever the budget: the request would cost more than they do.
     """
     if len(starts) == 0:
         empty = np.empty(0, np.int64)
         return Spans(empty, empty, np.zeros(1, np.int64))
     gaps = starts[1:] - stops[:-1]
-    merged = gaps == 0
+    merged = gaps <= free_gap_bytes
     if max_waste > 0 and not merged.all():
-        merged = _merge(gaps, int((stops - starts).sum()), max_waste, max_gap_bytes)
+        merged |= _merge(gaps, int((stops - starts).sum()), max_waste, max_gap_bytes)
     cuts = np.flatnonzero(~merged) + 1
     firsts = np.concatenate([[0], cuts])
     lasts = np.concatenate([cuts, [len(starts)]])

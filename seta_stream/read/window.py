@@ -5,13 +5,19 @@ Takes ids in the order in which they are wanted; gives items in that order. Effe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seta_stream.read.ahead import plan_window
+from seta_stream.read.board import COUNTERS
 from seta_stream.read.fetch import Late, Sample, Wanted, read_pieces
+from seta_stream.read.opening import Opener
 from seta_stream.read.options import Reading
 from seta_stream.read.shards import OpenShard, OpenShards
 from seta_stream.store import Options
@@ -19,10 +25,79 @@ from seta_stream.store import Options
 if TYPE_CHECKING:
     from seta_stream.corpus.indexing import Corpus
     from seta_stream.plan.epoch import EpochPlan
+    from seta_stream.read.cache import OpenCache
+    from seta_stream.store.engine import Engine
 
 Int64s = NDArray[np.int64]
 Part = tuple[OpenShard, Int64s, Int64s]
 """A shard, ascending positions in it, and their places among the ids wanted."""
+
+SMALLEST_WINDOW: Final = 1 << 20
+_RETRIES: Final = COUNTERS.index("retries")
+_FETCHED: Final = [COUNTERS.index(name) for name in ("bytes_fetched", "requests")]
+_SERVED: Final = [
+    COUNTERS.index(name) for name in ("cache_hits", "cache_hit_bytes", "cache_misses", "cache_miss_bytes")
+]
+
+
+class Asking(Protocol):
+    """Samples that are fetched together, ahead of their turn."""
+
+    needed: int
+    """Bytes of the samples' extents."""
+    fetched: int
+    """Bytes asked of the store."""
+    requests: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that wait in memory once they have come."""
+        ...
+
+    held_bytes: int
+    """Those of them that were not given back yet."""
+
+    def ask(self) -> None:
+        """Begin to fetch."""
+        ...
+
+    def chunks(self) -> Iterator[Sequence[Sample | Late]]:
+        """Yield the items in order as their bytes come."""
+        ...
+
+    def cancel(self) -> None:
+        """Give up what is under way."""
+        ...
+
+
+class Here:
+    """Samples of which every byte lies on this machine, read as they are due; the reading counts itself.
+
+    Args:
+        read: gives the items.
+    """
+
+    needed = fetched = requests = bytes = held_bytes = 0
+
+    def __init__(self, read: Callable[[], Iterator[Sequence[Sample | Late]]]) -> None:
+        self.chunks = read
+
+    def ask(self) -> None:
+        """Nothing is asked ahead."""
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+def _next_chunk(
+    under_way: deque[tuple[Asking, Iterator[Sequence[Sample | Late]]]],
+) -> Iterator[Sequence[Sample | Late]]:
+    """Yield the next chunk of the oldest window, which goes when it is done."""
+    chunk = next(under_way[0][1], None)
+    if chunk is None:
+        under_way.popleft()
+    else:
+        yield chunk
 
 
 class Fetcher:
@@ -36,7 +111,9 @@ class Fetcher:
         options: of the file system.
         weights: float32 [total], loss weights by id; None where all are 1.
         counters: this process's row of the board.
-        window_bytes: most bytes of samples that wait in memory at once.
+        held_bytes: most bytes of samples that wait in memory at once.
+        engine: of remote shards; None where all are local.
+        cache: keeps what is fetched; None for none.
     """
 
     def __init__(
@@ -49,17 +126,94 @@ class Fetcher:
         options: Options | None,
         weights: NDArray[np.float32] | None,
         counters: NDArray[np.int64],
-        window_bytes: int,
+        held_bytes: int,
+        engine: Engine | None,
+        cache: OpenCache | None = None,
     ) -> None:
         self._first_id = corpus.table.first_id
-        self._shards = OpenShards(corpus, fields, options, plan)
+        self._shards = OpenShards(corpus, fields, Opener(options, engine, cache), plan)
+        self._cache = cache
+        self._engine = engine
         self._reading = reading
         self._weights = weights
         self._counters = counters
-        self._window_bytes = window_bytes
+        self._held_bytes = held_bytes
+        self._window_bytes = max(held_bytes // 2, SMALLEST_WINDOW)
+
+    def items(self, rounds: Iterable[Int64s]) -> Iterator[Sequence[Sample | Late]]:
+        """Yield the items of rounds of ids in their order, in lists."""
+        if self._engine is None:
+            for ids in rounds:
+                yield from self.windows(ids)
+        else:
+            yield from self._ahead(rounds, self._engine)
+
+    def _ahead(self, rounds: Iterable[Int64s], engine: Engine) -> Iterator[Sequence[Sample | Late]]:
+        """Ask for what comes next while it fits beside what was asked for and is not delivered yet."""
+        under_way: deque[tuple[Asking, Iterator[Sequence[Sample | Late]]]] = deque()
+        told = engine.retries
+        try:
+            for window in self._planned(rounds):
+                while under_way and sum(one.held_bytes for one, _ in under_way) + window.bytes > self._held_bytes:
+                    yield from _next_chunk(under_way)
+                    told = self._count(engine, told)
+                self._counters[:3] += (window.needed, window.fetched, window.requests)
+                window.ask()
+                under_way.append((window, window.chunks()))
+            while under_way:
+                yield from _next_chunk(under_way)
+                told = self._count(engine, told)
+        finally:
+            self._count(engine, told)
+            for window, _ in under_way:
+                window.cancel()
+
+    def _count(self, engine: Engine, told: int) -> int:
+        """Count what the engine and the cache did since the last call; return the attempts told of."""
+        now = engine.retries
+        self._counters[_RETRIES] += now - told
+        if self._cache is not None:
+            fetched, requests, *served = self._cache.counts.take()
+            self._counters[_FETCHED] += (fetched, requests)
+            self._counters[_SERVED] += served
+        return now
+
+    def _planned(self, rounds: Iterable[Int64s]) -> Iterator[Asking]:
+        """Yield windows in order, none larger than what may be held; what lies on this machine is read as it is due."""
+        for ids in rounds:
+            self._shards.prepare(self._shards_of(ids))
+            sizes = np.empty(len(ids), np.int64)
+            for shard, positions, where in self._by_shard(ids):
+                sizes[where] = shard.index.extent_stop[positions] - shard.index.extent_start[positions]
+            ends = np.cumsum(sizes)
+            # Equal parts, so that no window is a small rest that lies scattered over the round's stretches.
+            count = max(1, round(int(ends[-1]) / self._window_bytes))
+            cuts = np.searchsorted(ends, np.arange(1, count) * (int(ends[-1]) / count), side="left") + 1
+            bounds = np.unique(np.concatenate([[0], cuts, [len(ids)]])).tolist()
+            for begin, end in pairwise(bounds):
+                yield from self._fitting(ids[begin:end])
+
+    def _fitting(self, ids: Int64s) -> Iterator[Asking]:
+        """Yield one window for some ids, or several where its spans are too large together."""
+        parts = list(self._by_shard(ids))
+        if all(shard.reads_locally for shard, _, _ in parts):
+            yield Here(lambda: self.windows(ids))
+            return
+        wanted = [(shard, self._wanted(shard, positions), where) for shard, positions, where in parts]
+        window = plan_window(wanted, self._reading)
+        if window.needed < window.bytes > self._held_bytes > window.needed:
+            # Fewer gaps are read across, so that it fits.
+            share = 1 - window.needed / self._held_bytes
+            window = plan_window(wanted, replace(self._reading, max_waste=share))
+        if window.bytes <= self._held_bytes or len(ids) == 1:
+            yield window
+            return
+        half = len(ids) // 2
+        yield from self._fitting(ids[:half])
+        yield from self._fitting(ids[half:])
 
     def windows(self, ids: Int64s) -> Iterator[Sequence[Sample | Late]]:
-        """Yield items for `ids` in their order, in lists that hold at most `window_bytes`."""
+        """Yield items for `ids` in their order, read as they are due, in lists that hold half of `held_bytes`."""
         parts = list(self._by_shard(ids))
         if (ids[1:] > ids[:-1]).all():
             for part in parts:
@@ -82,8 +236,17 @@ class Fetcher:
 
     def one(self, number: int) -> Sample:
         """Return the sample with one id."""
-        item = next(self.windows(np.array([number], np.int64)))[0]
+        item = next(iter(self.items([np.array([number], np.int64)])))[0]
         return item.sample() if isinstance(item, Late) else item
+
+    def _shards_of(self, ids: Int64s) -> list[int]:
+        shards: list[int] = np.unique(np.searchsorted(self._first_id, ids, side="right") - 1).tolist()
+        return shards
+
+    def _wanted(self, shard: OpenShard, positions: Int64s) -> Wanted:
+        ids = positions + self._first_id[shard.number]
+        weights = None if self._weights is None else self._weights[ids].tolist()
+        return Wanted(positions, ids.tolist(), weights)
 
     def _by_shard(self, ids: Int64s) -> Iterator[Part]:
         """Yield (shard, ascending positions, their places in `ids`)."""
@@ -100,9 +263,7 @@ class Fetcher:
     def _pieces(self, part: Part) -> Iterator[Sequence[Sample | Late]]:
         """Fetch one shard's part, by ascending position."""
         shard, positions, _ = part
-        ids = positions + self._first_id[shard.number]
-        weights = None if self._weights is None else self._weights[ids].tolist()
-        return read_pieces(shard, Wanted(positions, ids.tolist(), weights), self._reading, self._counters)
+        return read_pieces(shard, self._wanted(shard, positions), self._reading, self._counters)
 
     def _in_order(self, count: int, parts: list[Part]) -> list[Sample | Late]:
         """Fetch all parts and put their items in the order wanted."""

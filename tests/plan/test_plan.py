@@ -164,16 +164,41 @@ def test_order_changes_with_epoch_and_seed_alone() -> None:
 
 def test_order_is_pinned() -> None:
     """These very numbers come on every machine and numpy version; a change here breaks every resumed run."""
-    assert shard_order(7, 3, 6, 1).tolist() == PINNED_SHARDS
+    assert shard_order(7, 3, np.array([3, 0, 9, 1, 1, 4]), 1).tolist() == PINNED_SHARDS
+    assert shard_order(7, 3, np.full(12, 5), 3).tolist() == PINNED_GROUPS
     assert [ids for _, ids in read(plan_of([7, 6], batch=3, epoch=2, seed=9), Share())] == PINNED_STEPS
 
 
 def test_groups_keep_their_shards() -> None:
-    """A node group has the same shards in every epoch, in another order."""
-    epochs = [shard_order(3, epoch, 12, 3).reshape(3, 4) for epoch in range(4)]
+    """A node group has the same shards in every epoch, in another order but for those at its borders."""
+    epochs = [shard_order(3, epoch, np.full(36, 10), 3).reshape(3, 12) for epoch in range(4)]
     for later in epochs[1:]:
         assert [set(g) for g in later.tolist()] == [set(g) for g in epochs[0].tolist()]
-    assert len({tuple(e.reshape(-1).tolist()) for e in epochs}) > 1
+        assert (later[1:, 0] == epochs[0][1:, 0]).all()
+        assert (later[:-1, -1] == epochs[0][:-1, -1]).all()
+    assert len({tuple(e[:, 1:-1].reshape(-1).tolist()) for e in epochs}) == 4
+    # The line's own ends border on nothing.
+    assert len({(int(e[0, 0]), int(e[-1, -1])) for e in epochs}) > 1
+
+
+@settings(max_examples=100)
+@given(
+    samples=st.lists(st.integers(0, 50), min_size=1, max_size=60),
+    groups=st.integers(1, 9),
+    epoch=st.integers(0, 3),
+    seed=st.integers(0, 5),
+)
+def test_groups_hold_equal_parts(samples: list[int], groups: int, epoch: int, seed: int) -> None:
+    """Every shard stands once in the line, and groups end within half a shard of the machines' cuts in a full epoch."""
+    counts = np.array(samples, np.int64)
+    order = shard_order(seed, epoch, counts, groups)
+    assert sorted(order.tolist()) == list(range(len(samples)))
+    again = shard_order(seed, epoch + 1, counts, groups)
+    ends, later = np.cumsum(counts[order]), np.cumsum(counts[again])
+    for cut in range(1, groups):
+        place = counts.sum() * cut / groups
+        common = np.intersect1d([0, *ends], [0, *later])  # the groups' ends lie where they lay
+        assert np.abs(common - place).min() <= counts.max() / 2
 
 
 def test_left_out_samples_change() -> None:
@@ -213,4 +238,5 @@ def test_selection_of_large_masks() -> None:
 
 
 PINNED_SHARDS = [2, 1, 0, 4, 5, 3]
+PINNED_GROUPS = [6, 4, 5, 1, 2, 0, 9, 3, 8, 11, 7, 10]
 PINNED_STEPS = [[9, 12, 7], [2, 4, 5], [11, 10, 8], [1, 3, 0]]
