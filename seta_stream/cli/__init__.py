@@ -9,9 +9,11 @@ import click
 from seta_stream.errors import SetaStreamError
 
 COMMANDS = {
+    "convert": "read other tools' indexes, compared with their shards, and write ours, Energon's or DALI's",
     "demo": "train a small recogniser on all samples and on half of them",
     "index": "index shards, so that their samples can be read by range",
     "inspect": "print and plot what a state folder holds",
+    "repack": "write shards anew, samples of similar loss side by side inside each",
     "simulate": "replay a recorded or synthetic history under other policies: what would they save?",
 }
 

@@ -10,10 +10,17 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from seta_stream.errors import SetaStreamError, SetaStreamWarning
+from seta_stream.cli.storage import storage_options
+from seta_stream.errors import ArgumentError, SetaStreamError, SetaStreamWarning
+
+if TYPE_CHECKING:
+    from seta_stream.corpus.folders import Folders
+    from seta_stream.corpus.ids import ShardFacts
+    from seta_stream.store import ObjectInfo
 
 
 @dataclass(frozen=True)
@@ -44,18 +51,34 @@ class Summary:
 @click.option("--out", metavar="FOLDER", help="Write the indexes here instead of beside the shards.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes; as many as pay by default.")
 @click.option("--force", is_flag=True, help="Scan shards again whose index fits them.")
+@click.option(
+    "--way",
+    type=click.Choice(["hops", "whole"]),
+    help="How remote shards are scanned: from header to header, or read whole; what takes less time by default.",
+)
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(urls: tuple[str, ...], out: str | None, jobs: int | None, *, force: bool, as_json: bool) -> None:
+def command(
+    urls: tuple[str, ...],
+    out: str | None,
+    jobs: int | None,
+    *,
+    force: bool,
+    way: Literal["hops", "whole"] | None,
+    options: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Index shards, so that a stream opens at once.
 
-    URLS are tar files, brace patterns (train-{00000..00149}.tar), globs in quotes, or .txt lists of these. Indexes are
-    named <shard>.seta-index; a stream finds them beside the shards, or by index=FOLDER.
+    URLS are tar files, brace patterns (train-{00000..00149}.tar), globs in quotes, or .txt lists of these, on disk or
+    in a bucket. Indexes are named <shard>.seta-index; a stream finds them beside the shards, or by index=FOLDER. What
+    it will take is told first; interrupted, the same command goes on where it stopped.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", SetaStreamWarning)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
         try:
-            summary = index_shards(urls, out=out, jobs=jobs, force=force)
+            summary = index_shards(urls, out=out, jobs=jobs, force=force, way=way, options=options)
         except SetaStreamError as error:
             raise click.ClickException(str(error)) from error
     if as_json:
@@ -68,7 +91,15 @@ def command(urls: tuple[str, ...], out: str | None, jobs: int | None, *, force: 
         )
 
 
-def index_shards(urls: Sequence[str], *, out: str | None, jobs: int | None, force: bool) -> Summary:
+def index_shards(
+    urls: Sequence[str],
+    *,
+    out: str | None,
+    jobs: int | None,
+    force: bool,
+    way: Literal["hops", "whole"] | None = None,
+    options: dict[str, Any] | None = None,
+) -> Summary:
     """Index what `urls` names and return what was done; a bar is drawn on stderr where that is a terminal.
 
     Raises:
@@ -76,35 +107,70 @@ def index_shards(urls: Sequence[str], *, out: str | None, jobs: int | None, forc
     """
     from seta_stream.corpus.bar import index_bar  # noqa: PLC0415  (rich; `seta-stream --help` need not wait for it)
     from seta_stream.corpus.building import Task, build  # noqa: PLC0415  (numpy, likewise)
-    from seta_stream.corpus.index import IndexHeader  # noqa: PLC0415  (numpy, likewise)
+    from seta_stream.corpus.folders import Folders  # noqa: PLC0415  (numpy, likewise)
+    from seta_stream.corpus.indexing import announce  # noqa: PLC0415  (likewise)
     from seta_stream.corpus.listing import expand  # noqa: PLC0415  (likewise)
-    from seta_stream.corpus.places import beside, fits, header_at, index_names  # noqa: PLC0415  (likewise)
-    from seta_stream.store import join, store_for  # noqa: PLC0415  (likewise)
+    from seta_stream.corpus.probing import foresee  # noqa: PLC0415  (likewise)
 
     started = time.perf_counter()
-    shards = expand(urls)
-    targets = [beside(url) for url in shards] if out is None else [join(out, name) for name in index_names(shards)]
-    headers: list[IndexHeader] = []
-    tasks: list[Task] = []
-    for shard, (url, target) in enumerate(zip(shards, targets, strict=True)):
-        info = store_for(url).info(url)
-        header = None if force else header_at(target)
-        if header is not None and fits(header, info):
-            headers.append(header)
-        else:
-            tasks.append(Task(shard, url, info.size, target, None, must_write=True))
+    options = options or None
+    shards = expand(urls, options)
+    targets = _targets(shards, out)
+    folders = Folders(options)
+    infos = folders.infos(shards)
+    headers: dict[int, Any] = {} if force else _up_to_date(targets, infos, folders, options)
+    tasks = [
+        Task(shard, url, infos[shard], targets[shard], options, must_write=True)
+        for shard, url in enumerate(shards)
+        if shard not in headers
+    ]
+    plan, estimate = foresee(tasks, len(shards), jobs=jobs, way=way) if tasks else (None, None)
+    if estimate is not None:
+        announce(estimate)
     index_bytes = 0
     with index_bar(tasks) as advance:
-        for built in build(tasks, jobs):
+        for built in build(tasks, jobs, plan):
             advance(built)
-            headers.append(built.header)
+            headers[built.task.shard] = built.header
             index_bytes += built.index_bytes
     return Summary(
         shards=len(shards),
         indexed=len(tasks),
-        samples=sum(header.samples for header in headers),
-        members=sum(header.members for header in headers),
-        bytes=sum(header.shard_size for header in headers),
+        samples=sum(header.samples for header in headers.values()),
+        members=sum(header.members for header in headers.values()),
+        bytes=sum(header.shard_size for header in headers.values()),
         index_bytes=index_bytes,
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _targets(shards: Sequence[str], out: str | None) -> list[str]:
+    """Return where each index goes.
+
+    Raises:
+        ArgumentError: beside a shard that nothing can be written beside; known before an hour is spent on scanning it.
+    """
+    from seta_stream.corpus.places import beside, index_names  # noqa: PLC0415  (as above)
+    from seta_stream.store import join, protocol_of  # noqa: PLC0415  (likewise)
+
+    if out is not None:
+        return [join(out, name) for name in index_names(shards)]
+    closed = next((url for url in shards if protocol_of(url) in ("http", "https")), None)
+    if closed is not None:
+        raise ArgumentError(
+            f"Cannot write an index beside {closed.partition('?')[0]}: a web server takes no files. Give --out a "
+            "folder, and index= that folder to the stream.",
+            expected="--out FOLDER",
+        )
+    return [beside(url) for url in shards]
+
+
+def _up_to_date(
+    targets: Sequence[str], infos: Sequence[ObjectInfo], folders: Folders, options: dict[str, Any] | None
+) -> dict[int, ShardFacts]:
+    """Return the headers of the indexes that lie where they shall and fit their shards, by shard."""
+    from seta_stream.corpus.places import places_at  # noqa: PLC0415  (as above)
+    from seta_stream.corpus.surveying import fitting  # noqa: PLC0415  (likewise)
+
+    there = places_at(targets, folders, options)
+    return {shard: found.facts for shard, found in fitting(range(len(targets)), infos, there).items()}

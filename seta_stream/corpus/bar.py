@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from seta_stream.corpus.building import Built, Task
 
@@ -20,18 +28,21 @@ def index_bar(tasks: Sequence[Task]) -> Iterator[Callable[[Built], None]]:
     columns = (
         TextColumn("indexing"),
         BarColumn(),
-        DownloadColumn(binary_units=True),
-        TextColumn("{task.fields[samples]:,} samples"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[shards]:,} shards, {task.fields[samples]:,} samples"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        row = progress.add_task("", total=sum(task.size for task in tasks), samples=0)
-        samples = 0
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        row = progress.add_task("", total=sum(task.size for task in tasks), shards=0, samples=0)
+        shards = samples = 0
 
         def advance(built: Built) -> None:
-            nonlocal samples
+            nonlocal shards, samples
+            shards += 1
             samples += built.header.samples
-            progress.update(row, advance=built.task.size, samples=samples)
+            progress.update(row, advance=built.task.size, shards=shards, samples=samples)
 
         yield advance

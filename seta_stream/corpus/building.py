@@ -1,6 +1,7 @@
-"""Many shards → their indexes, in several processes where that pays.
+"""Many shards → their indexes: local ones in several processes where that pays, remote ones many at once in threads.
 
-Takes shards and where their indexes go; gives them as they are done. Acts: reads shards, writes indexes.
+Takes shards and where their indexes go; gives them as they are done. Acts: reads shards, writes indexes. Each index is
+written when its shard is done, whole or not at all: interrupted, the work goes on with the shards that lack one.
 """
 
 from __future__ import annotations
@@ -8,16 +9,25 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Final
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
+from seta_stream.corpus.conditions import Conditions, Plan
+from seta_stream.corpus.costs import HOPS_AT_ONCE
 from seta_stream.corpus.index import IndexHeader, read_header
-from seta_stream.corpus.scanning import scan_quietly
+from seta_stream.corpus.scanning import Scan, scan_quietly
 from seta_stream.errors import ReadError, SetaStreamWarning
-from seta_stream.store import Options, store_for
+from seta_stream.store import ObjectInfo, Options, is_local, store_for
+
+if TYPE_CHECKING:
+    from seta_stream.corpus.interop import Found as Foreign
 
 _BYTES_PER_PROCESS: Final = 1 << 30
 """A process takes a second to start, in which one scans about this much."""
+_BATCH: Final = 4 * HOPS_AT_ONCE
+"""Remote shards that are handed to the processes at once, so that each has enough of them under way."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +37,25 @@ class Task:
     Args:
         shard: its number.
         url: where it lies.
-        size: its bytes.
+        info: its size and version when it was listed; another version of a remote shard is refused.
         target: URL at which its index is written.
         storage_options: what the fsspec file system is given.
         must_write: whether it is an error if the index cannot be written; else it is kept in memory.
+        foreign: other tools' indexes beside a remote shard, one of which may spare most of the scan.
     """
 
     shard: int
     url: str
-    size: int
+    info: ObjectInfo
     target: str
     storage_options: Options | None
     must_write: bool
+    foreign: tuple[Foreign, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the shard."""
+        return self.info.size
 
 
 @dataclass(frozen=True)
@@ -60,45 +77,93 @@ class Built:
     note: str | None
 
 
-def build(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[Built]:
+def build(tasks: Sequence[Task], jobs: int | None = None, plan: Plan | None = None) -> Iterator[Built]:
     """Scan shards and write their indexes; give each as it is done, in any order, its warning issued.
+
+    The tasks of a corpus may be divided among machines: each builds its own, as `build(tasks[rank::world])`, and what
+    it gives is small and can be sent.
 
     Args:
         tasks: what to scan.
-        jobs: number of processes; None for as many as there are CPUs, if there is enough to do for them.
+        jobs: number of processes for local shards; None for as many as there are CPUs, if there is enough to do.
+        plan: how remote shards are scanned, as probing.foresee gives it.
 
     Raises:
         CorpusError: a shard is damaged (TarError), refused, or replaced meanwhile (ShardChangedError).
         ReadError: a shard cannot be read, or an index that must be written cannot.
     """
-    for built in _results(tasks, _processes(tasks, jobs)):
+    near = [task for task in tasks if is_local(task.url)]
+    far = [task for task in tasks if not is_local(task.url)]
+    for built in chain(_near(near, _processes(near, jobs)), _far(far, plan or Plan())):
         if built.note:
             warnings.warn(built.note, SetaStreamWarning, stacklevel=3)
         yield built
 
 
+def cpus() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processes(tasks: Sequence[Task], jobs: int | None) -> int:
     if jobs is not None:
         return max(1, min(jobs, len(tasks)))
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, len(tasks), sum(task.size for task in tasks) // _BYTES_PER_PROCESS))
+    return max(1, min(cpus(), len(tasks), sum(task.size for task in tasks) // _BYTES_PER_PROCESS))
 
 
-def _results(tasks: Sequence[Task], processes: int) -> Iterator[Built]:
+def _near(tasks: Sequence[Task], processes: int) -> Iterator[Built]:
     if processes == 1:
         yield from map(build_one, tasks)
         return
     from joblib import Parallel, delayed  # noqa: PLC0415  (only where several processes pay)
 
-    # Large shards first, so that no process is left alone with one at the end.
-    ordered = sorted(tasks, key=lambda task: -task.size)
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from pool(delayed(build_one)(task) for task in ordered)
+    yield from pool(delayed(build_one)(task) for task in _largest_first(tasks))
 
 
-def build_one(task: Task) -> Built:
+def _far(tasks: Sequence[Task], plan: Plan) -> Iterator[Built]:
+    ordered = _largest_first(tasks)
+    if plan.processes == 1 or len(tasks) < 2:
+        yield from _in_threads(ordered, plan)
+        return
+    from joblib import Parallel, delayed  # noqa: PLC0415  (only where several processes pay)
+
+    batches = [
+        ordered[begin : begin + _BATCH][part :: plan.processes]
+        for begin in range(0, len(ordered), _BATCH)
+        for part in range(plan.processes)
+    ]
+    pool = Parallel(n_jobs=plan.processes, return_as="generator_unordered", batch_size=1)
+    yield from chain.from_iterable(pool(delayed(_build_batch)(batch, plan) for batch in batches if batch))
+
+
+def _largest_first(tasks: Sequence[Task]) -> list[Task]:
+    """Order shards so that nobody is left alone with a large one at the end."""
+    return sorted(tasks, key=lambda task: -task.size)
+
+
+def _build_batch(tasks: Sequence[Task], plan: Plan) -> list[Built]:
+    """Build some remote indexes in a process of its own."""
+    return list(_in_threads(tasks, plan))
+
+
+def _in_threads(tasks: Sequence[Task], plan: Plan) -> Iterator[Built]:
+    """Scan remote shards many at once; whatever ends this (an error, an interrupt) gives up the requests of all."""
+    if not tasks:
+        return
+    conditions = Conditions(plan)
+    pool = ThreadPoolExecutor(min(len(tasks), max(1, HOPS_AT_ONCE // plan.processes)), "seta-index")
+    try:
+        for done in as_completed([pool.submit(build_one, task, conditions) for task in tasks]):
+            yield done.result()
+    finally:
+        conditions.stop()
+        pool.shutdown(cancel_futures=True)
+
+
+def build_one(task: Task, conditions: Conditions | None = None) -> Built:
     """Scan one shard and write its index; in a worker process, its result is what travels back."""
-    scan = scan_quietly(task.url, task.storage_options)
+    scan = _scan(task, conditions)
     data = scan.index.to_bytes()
     try:
         store_for(task.target, task.storage_options).write(task.target, data)
@@ -112,3 +177,16 @@ def build_one(task: Task) -> Built:
             ) from error
         return Built(task, read_header(data), len(data), data, scan.note)
     return Built(task, read_header(data), len(data), None, scan.note)
+
+
+def _scan(task: Task, conditions: Conditions | None) -> Scan:
+    """Return a shard's index: another tool's where one lies beside it and agrees, else by scanning."""
+    notes: tuple[str, ...] = ()
+    if task.foreign:
+        from seta_stream.corpus.interop import adopt_quietly  # noqa: PLC0415  (sqlite3; rarely needed)
+
+        adopted, notes = adopt_quietly(task.url, task.storage_options, info=task.info, found=task.foreign)
+        if adopted is not None:
+            return Scan(adopted, "\n".join(notes) or None)
+    scan = scan_quietly(task.url, task.storage_options, info=task.info, conditions=conditions)
+    return Scan(scan.index, "\n".join([*notes, *([scan.note] if scan.note else [])]) or None)

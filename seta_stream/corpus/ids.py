@@ -7,21 +7,49 @@ order, int64. The format of the `corpus` file is described byte by byte in docs/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.corpus.index import IndexHeader
 from seta_stream.corpus.sealed import malformed, seal, unseal, value
 from seta_stream.errors import ArgumentError
 
 MAGIC: Final = b"\x89SETACO\n"
 VERSION: Final = 1
 _NUMBERS: Final = ("sizes", "samples", "extent_bytes")
+
+
+class ShardFacts(Protocol):
+    """What the table holds of a shard; see index.IndexHeader."""
+
+    @property
+    def shard_size(self) -> int: ...  # noqa: D102
+    @property
+    def shard_version(self) -> str: ...  # noqa: D102
+    @property
+    def seekable(self) -> bool: ...  # noqa: D102
+    @property
+    def samples(self) -> int: ...  # noqa: D102
+    @property
+    def extent_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def digest(self) -> bytes: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """One shard of a table."""
+
+    shard_size: int
+    shard_version: str
+    seekable: bool
+    samples: int
+    extent_bytes: int
+    digest: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +75,7 @@ class ShardTable:
     seekable: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, urls: Sequence[str], headers: Sequence[IndexHeader]) -> ShardTable:
+    def of(cls, urls: Sequence[str], headers: Sequence[ShardFacts]) -> ShardTable:
         """Return the table of shards whose indexes have these headers."""
         return cls(
             urls=tuple(urls),
@@ -58,6 +86,11 @@ class ShardTable:
             digests=tuple(header.digest for header in headers),
             seekable=np.array([header.seekable for header in headers], np.bool_),
         )
+
+    def rows(self) -> Iterator[ShardRow]:
+        """Give each shard's row; `ShardTable.of` takes them again."""
+        columns = (self.sizes.tolist(), self.versions, self.seekable.tolist(), self.samples.tolist())
+        return map(ShardRow, *columns, self.extent_bytes.tolist(), self.digests)
 
     @cached_property
     def first_id(self) -> NDArray[np.int64]:

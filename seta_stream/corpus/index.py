@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from seta_stream.corpus import sealed
 from seta_stream.corpus.columns import pack, unpack
 from seta_stream.corpus.grouping import Samples
 from seta_stream.corpus.header import BLOCK
@@ -201,6 +202,26 @@ def read_header(data: bytes, source: str = "an index") -> IndexHeader:
     """
     header, _ = unseal(data, MAGIC, VERSION, source)
     return _facts(header, source)
+
+
+def head_bytes(data: bytes, source: str = "an index") -> int:
+    """Return how many first bytes of an index file hold its header; the first 16 tell.
+
+    Raises:
+        IndexFileError: foreign, of another version, or cut short.
+    """
+    return sealed.head_bytes(data, MAGIC, VERSION, source)
+
+
+def peek_header(data: bytes, source: str = "an index") -> IndexHeader:
+    """Return the header of an index file from its first `head_bytes`, without the checksum of the whole file.
+
+    Whoever uses it compares the samples and the digest once the whole file is read (indexing.Corpus does).
+
+    Raises:
+        IndexFileError: the header is malformed.
+    """
+    return _facts(sealed.peek(data, source), source)
 
 
 def _facts(header: dict[str, Any], source: str) -> IndexHeader:

@@ -1,7 +1,10 @@
 """URLs → a corpus: finds the shards' indexes, builds what is missing or stale.
 
 Takes what a user writes; gives a Corpus, whose table knows every shard and whose indexes are read when they are asked
-for. Acts: lists folders, reads and writes index files, scans shards, shows a progress bar.
+for. Acts: lists folders, reads and writes index files, scans shards, tells on stderr what that takes.
+
+Several processes share it so: one calls surveying.survey and sends it; each builds its part of the tasks and sends what
+building.build gives; one assembles.
 """
 
 from __future__ import annotations
@@ -10,20 +13,23 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
 from seta_stream.corpus.building import Built, Task, build
+from seta_stream.corpus.costs import Estimate
 from seta_stream.corpus.ids import ShardTable
-from seta_stream.corpus.index import IndexHeader, ShardIndex, read_header
-from seta_stream.corpus.listing import Urls, expand
-from seta_stream.corpus.places import Places, cache_url
+from seta_stream.corpus.index import ShardIndex, read_header
+from seta_stream.corpus.listing import Urls
+from seta_stream.corpus.places import Place, cache_url
+from seta_stream.corpus.probing import foresee
 from seta_stream.corpus.scanning import scan_shard
+from seta_stream.corpus.surveying import Found, Survey, survey
 from seta_stream.errors import CorpusError, IndexFileError, ReadError, ShardChangedError
-from seta_stream.store import Options, store_for
+from seta_stream.store import Options, is_local, store_for
 
-__all__ = ["Corpus", "open_corpus", "scan_shard", "write_index"]
+__all__ = ["Corpus", "announce", "assemble", "open_corpus", "scan_shard", "write_index"]
 
 _KEPT: Final = 64
 _KEPT_SAMPLES: Final = 50_000
@@ -39,21 +45,21 @@ class Corpus:
 
     Args:
         table: the shards.
-        index_urls: where each shard's index lies.
-        held: index files that could not be written anywhere, by shard.
+        places: where each shard's index lies; of several, the first that fits.
+        held: index files that lie in memory, by shard.
         storage_options: what the fsspec file system is given.
     """
 
     def __init__(
         self,
         table: ShardTable,
-        index_urls: Sequence[str],
+        places: Sequence[Sequence[Place]],
         *,
         held: Mapping[int, bytes] | None = None,
         storage_options: Options | None = None,
     ) -> None:
         self.table = table
-        self._index_urls = tuple(index_urls)
+        self._places = tuple(map(tuple, places))
         self._held = dict(held or {})
         self._options = storage_options
         self._recent: OrderedDict[int, ShardIndex] = OrderedDict()
@@ -62,7 +68,9 @@ class Corpus:
     def index(self, shard: int) -> ShardIndex:
         """Return a shard's index, one of the last few asked for or read now.
 
-        An index file that is gone or damaged meanwhile is replaced by scanning the shard again, without being written.
+        An index file that is gone or damaged meanwhile is replaced by scanning the shard again; that of a remote shard
+        is written to the user's cache folder.
+        An index whose header alone was read when the corpus was opened is verified whole here.
 
         Raises:
             ShardChangedError: the shard is no longer the one that the table was made of.
@@ -79,28 +87,53 @@ class Corpus:
                 self._recent.popitem(last=False)
         return index
 
+    def is_index_near(self, shard: int) -> bool:
+        """Say whether `index` returns without asking a bucket."""
+        return shard in self._recent or shard in self._held or is_local(self._places[shard][0].url)
+
     def _held_samples(self) -> int:
         return sum(index.samples for index in self._recent.values())
 
     def _load(self, shard: int) -> ShardIndex:
-        source = self._index_urls[shard]
-        digest = self.table.digests[shard]
-        try:
-            data = self._held[shard] if shard in self._held else store_for(source, self._options).read(source)
-            # The header first: an index of another shard is not worth building, whatever sizes it claims.
-            index = ShardIndex.from_bytes(data, source) if read_header(data, source).digest == digest else None
-        except (ReadError, IndexFileError):
-            index = None
-        if index is None:
-            index = scan_shard(self.table.urls[shard], self._options)
-        if index.digest != digest:
+        index = self._stored(shard) or self._scanned(shard)
+        expected = self.table.digests[shard], int(self.table.samples[shard])
+        if (index.digest, index.samples) != expected:
             raise ShardChangedError(
                 f"Cannot use {self.table.urls[shard]}: its keys or sizes are not those of the corpus that was opened, "
                 "so it was replaced meanwhile. Restore it, or open the corpus again.",
                 shard=self.table.urls[shard],
-                expected=digest,
-                found=index.digest,
+                expected=expected,
+                found=(index.digest, index.samples),
             )
+        return index
+
+    def _stored(self, shard: int) -> ShardIndex | None:
+        """Return the index from the first place that holds the one of the table."""
+        wanted = self.table.digests[shard], int(self.table.sizes[shard]), self.table.versions[shard]
+        url = self.table.urls[shard]
+        # Another process of this machine may have scanned it meanwhile, as below.
+        spare = () if is_local(url) else (Place(cache_url(url), None, None),)
+        for place in (*self._places[shard], *spare):
+            try:
+                held = self._held.get(shard)
+                data = store_for(place.url, place.options).read(place.url) if held is None else held
+                # The header first: an index of another shard is not worth building, whatever sizes it claims.
+                header = read_header(data, place.url)
+                if (header.digest, header.shard_size, header.shard_version) == wanted:
+                    return ShardIndex.from_bytes(data, place.url)
+            except (ReadError, IndexFileError):
+                continue
+        return None
+
+    def _scanned(self, shard: int) -> ShardIndex:
+        """Scan a shard whose index is gone; a remote one's is kept, so that no other process has to scan it again."""
+        url = self.table.urls[shard]
+        index = scan_shard(url, self._options)
+        if not is_local(url):
+            try:
+                write_index(index, cache_url(url))
+            except OSError:  # without a cache folder, memory must do
+                self._held[shard] = index.to_bytes()
         return index
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,6 +149,7 @@ def open_corpus(
     index: str | None = None,
     state: str | None = None,
     storage_options: Options | None = None,
+    state_options: Options | None = None,
     progress: bool = True,
     jobs: int | None = None,
 ) -> Corpus:
@@ -129,49 +163,52 @@ def open_corpus(
         urls: what listing.expand takes.
         index: folder of index files, as `seta-stream index --out` writes them.
         state: folder of the run's state.
-        storage_options: what the fsspec file system is given.
-        progress: whether a bar may be shown on a terminal, where building takes long.
+        storage_options: what the fsspec file system is given for the shards.
+        state_options: what it is given for the state.
+        progress: whether stderr is told what building takes, and shows a bar on a terminal where it takes long.
         jobs: processes for building; None for as many as pay.
 
     Raises:
         CorpusError: nothing matches, a shard is named twice, damaged or refused, or no shard has a sample.
         ReadError: a shard is missing or cannot be read.
     """
-    shards = expand(urls, storage_options)
-    places = Places(shards, index=index, state=state, storage_options=storage_options)
-    found, tasks = _find(shards, places, storage_options)
+    known = survey(urls, index=index, state=state, storage_options=storage_options, state_options=state_options)
+    plan, estimate = foresee(known.tasks, len(known.urls), jobs=jobs) if known.tasks else (None, None)
+    if estimate is not None and progress:
+        announce(estimate)
+    built = _with_bar(build(known.tasks, jobs, plan), known.tasks, progress=progress)
+    return assemble(known, built, storage_options)
+
+
+def announce(estimate: Estimate) -> None:
+    """Tell on stderr what indexing will take; said also where that is no terminal, since it may cost money."""
+    sys.stderr.write(f"{estimate}\n")
+    sys.stderr.flush()
+
+
+def assemble(known: Survey, built: Iterable[Built], storage_options: Options | None = None) -> Corpus:
+    """Return the corpus from what was known of it and what was built, in any order, by whomever.
+
+    Raises:
+        CorpusError: no shard has a sample.
+    """
+    found = dict(known.found)
     held: dict[int, bytes] = {}
-    for built in _with_bar(build(tasks, jobs), tasks, progress=progress):
-        found[built.task.shard] = built.task.target, built.header
-        if built.data is not None:
-            held[built.task.shard] = built.data
-    ordered = [found[shard] for shard in range(len(shards))]
-    table = ShardTable.of(shards, [header for _, header in ordered])
+    for one in built:
+        found[one.task.shard] = Found(one.header, (Place(one.task.target, one.task.storage_options, None),))
+        if one.data is not None:
+            held[one.task.shard] = one.data
+    ordered = [found[shard] for shard in range(len(known.urls))]
+    table = ShardTable.of(known.urls, [one.facts for one in ordered])
     if not table.total:
         raise CorpusError(
-            f"Cannot open the corpus: none of its {len(shards)} shards ({shards[0]}, …) has a sample. Members must be "
-            "named key.field; folders and names without a dot belong to no sample.",
-            shard=shards[0],
+            f"Cannot open the corpus: none of its {len(table)} shards ({known.urls[0]}, …) has a sample. Members must "
+            "be named key.field; folders and names without a dot belong to no sample.",
+            shard=known.urls[0],
             expected="at least one sample",
             found=0,
         )
-    return Corpus(table, [url for url, _ in ordered], held=held, storage_options=storage_options)
-
-
-def _find(
-    shards: Sequence[str], places: Places, options: Options | None
-) -> tuple[dict[int, tuple[str, IndexHeader]], list[Task]]:
-    """Return, by shard, the index that fits it and its header; and what is to be built because there is none."""
-    found: dict[int, tuple[str, IndexHeader]] = {}
-    tasks: list[Task] = []
-    for shard, url in enumerate(shards):
-        info = store_for(url, options).info(url)
-        place = places.find(shard, info)
-        if place is None:
-            tasks.append(Task(shard, url, info.size, cache_url(url), options, must_write=False))
-        else:
-            found[shard] = place
-    return found, tasks
+    return Corpus(table, [one.places for one in ordered], held=held, storage_options=storage_options)
 
 
 def write_index(index: ShardIndex, url: str, storage_options: Options | None = None) -> None:

@@ -17,6 +17,7 @@ from seta_stream.store import Options, is_local, join, local_path, normalise, pr
 Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _GLOB: Final = frozenset("*?[")
+_WEB: Final = frozenset({"http", "https"})
 
 
 def expand(urls: Urls, storage_options: Options | None = None) -> list[str]:
@@ -64,10 +65,15 @@ def _expand_one(pattern: str, options: Options | None, *, listed: bool) -> Itera
         yield normalise(pattern)
     else:
         for url in _braces(pattern):
-            if _GLOB.isdisjoint(url) or (is_local(url) and local_path(url).is_file()):
+            if not _is_glob(url) or (is_local(url) and local_path(url).is_file()):
                 yield _checked(url)
             else:
                 yield from _expand_glob(url, options)
+
+
+def _is_glob(url: str) -> bool:
+    """Say whether a URL is a pattern; in one of a web server, "?" begins a query and "[" may stand in an address."""
+    return "*" in url if protocol_of(url) in _WEB else not _GLOB.isdisjoint(url)
 
 
 def _braces(pattern: str) -> list[str]:
@@ -95,6 +101,13 @@ def _checked(url: str) -> str:
 
 
 def _expand_glob(pattern: str, options: Options | None) -> list[str]:
+    if protocol_of(pattern) in _WEB:
+        raise ArgumentError(
+            f"Cannot expand {pattern!r}: a web server gives no list of its files. Name the shards by a brace pattern, "
+            "as train-{00000..00149}.tar, or in a .txt file of URLs.",
+            expected="a brace pattern or a list",
+            found=pattern,
+        )
     found = [normalise(url) for url in store_for(pattern, options).glob(pattern) if not url.endswith(SUFFIX)]
     found = [url for url in found if not (is_local(url) and local_path(url).is_dir())]
     if not found:

@@ -9,12 +9,26 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 
-from seta_stream.corpus.index import SUFFIX, IndexHeader, ShardIndex, read_header
-from seta_stream.errors import IndexFileError, ReadError, SetaStreamWarning
-from seta_stream.store import ObjectInfo, Options, join, store_for
+from seta_stream.corpus.folders import Folders
+from seta_stream.corpus.ids import ShardFacts
+from seta_stream.corpus.index import SUFFIX, IndexHeader, ShardIndex, head_bytes, peek_header, read_header
+from seta_stream.corpus.sealed import malformed
+from seta_stream.errors import IndexFileError, ReadError, SetaStreamWarning, ShardChangedError
+from seta_stream.store import ObjectInfo, Options, is_local, join, store_for
+
+if TYPE_CHECKING:
+    from seta_stream.store.engine import Engine
+
+WHOLE_BYTES: Final = 16 << 10
+"""A remote index this short is read whole, its checksum with it: a request costs more than the bytes."""
+FIRST_BYTES: Final = 4 << 10
+"""Of a longer one: the header takes about 60 bytes for each field, and 300."""
 
 
 def index_names(urls: Sequence[str]) -> list[str]:
@@ -22,7 +36,7 @@ def index_names(urls: Sequence[str]) -> list[str]:
 
     It is the shard's own name and a suffix, with a hash of the URL between them where two shards share a name.
     """
-    bases = [url.rpartition("/")[2] for url in urls]
+    bases = [_base(url) for url in urls]
     times = Counter(bases)
     return [
         base + SUFFIX if times[base] == 1 else f"{base}.{_hash(url)[:12]}{SUFFIX}"
@@ -42,78 +56,147 @@ def beside(url: str) -> str:
     return url + SUFFIX
 
 
+class Place(NamedTuple):
+    """A file that may be the index of a shard.
+
+    Args:
+        url: where it lies.
+        options: what its file system is given.
+        info: size and version, where it lies in a remote folder.
+    """
+
+    url: str
+    options: Options | None
+    info: ObjectInfo | None
+
+
+def places_at(urls: Sequence[str], folders: Folders, options: Options | None) -> list[list[Place]]:
+    """Return the place at each URL, in a list that is empty where nothing lies there; an empty URL is none.
+
+    A folder is looked into once, not once per shard: a bucket answers 1,000 names per request.
+    """
+    found: list[list[Place]] = [[] for _ in urls]
+    by_folder: dict[str, list[tuple[int, str]]] = {}
+    for number, url in enumerate(urls):
+        if url:
+            by_folder.setdefault(url.rpartition("/")[0], []).append((number, url.rpartition("/")[2]))
+    for folder, wanted in by_folder.items():
+        present = folders.present(folder, [name for _, name in wanted])
+        for number, name in wanted:
+            if name in present:
+                found[number].append(Place(f"{folder}/{name}", options, present[name]))
+    return found
+
+
 class Places:
     """The places of a corpus's indexes, in the order in which they are looked at.
 
     Args:
         urls: the shards, normalised.
+        folders: of the shards' store.
         index: a folder that the user names, or None.
         state: the folder of the run's state, or None.
         storage_options: what the fsspec file system is given for the shards and their neighbours.
+        state_options: what it is given for the state.
     """
 
     def __init__(
-        self, urls: Sequence[str], *, index: str | None, state: str | None, storage_options: Options | None
+        self,
+        urls: Sequence[str],
+        folders: Folders,
+        *,
+        index: str | None,
+        state: str | None,
+        storage_options: Options | None,
+        state_options: Options | None,
     ) -> None:
-        self._urls = urls
-        self._names = index_names(urls)
-        self._index = index
-        self._state = state
-        self._options = storage_options
-        self._listed: dict[str, frozenset[str]] = {}
+        names = index_names(urls)
+        # What is signed is one object, and no neighbour of it.
+        neighbours = ["" if "?" in url and not is_local(url) else beside(url) for url in urls]
+        looks: list[list[list[Place]]] = []
+        if index is not None:
+            looks.append(places_at([join(index, name) for name in names], folders, storage_options))
+        looks.append(places_at(neighbours, folders, storage_options))
+        cached = map(cache_url, urls)
+        looks.append([[Place(url, None, None)] if os.path.exists(url) else [] for url in cached])  # noqa: PTH110  (fast)
+        if state is not None:
+            kept = [join(state, "index", name) for name in names]
+            looks.append(places_at(kept, Folders(state_options), state_options))
+        self._found = [[place for look in looks for place in look[shard]] for shard in range(len(urls))]
 
-    def candidates(self, shard: int) -> Iterator[str]:
-        """Give the URLs at which an index of the shard may lie and a file is there, best first."""
-        url, name = self._urls[shard], self._names[shard]
-        if self._index is not None:
-            yield from self._there(self._index, name)
-        folder, _, base = url.rpartition("/")
-        yield from self._there(folder, base + SUFFIX)
-        cached = cache_url(url)
-        if os.path.exists(cached):  # noqa: PTH110  (called once per shard)
-            yield cached
-        if self._state is not None:
-            yield from self._there(join(self._state, "index"), name)
-
-    def _there(self, folder: str, name: str) -> Iterator[str]:
-        """Look into a folder once, not once per shard: a bucket answers 1,000 names per request."""
-        if folder not in self._listed:
-            try:
-                self._listed[folder] = frozenset(store_for(folder, self._options).names(folder))
-            except OSError:  # the shards are what must be readable; a closed folder holds no index for us
-                self._listed[folder] = frozenset()
-        if name in self._listed[folder]:
-            yield join(folder, name)
-
-    def find(self, shard: int, info: ObjectInfo) -> tuple[str, IndexHeader] | None:
-        """Return the first index that fits the shard as it is now, and its header; None where there is none.
-
-        An index of an older version of the shard is passed over in silence, a damaged one with a warning.
-        """
-        for url in self.candidates(shard):
-            try:
-                header = read_header(store_for(url, self._options).read(url), url)
-            except IndexFileError as error:
-                warnings.warn(f"{error} It is not used.", SetaStreamWarning, stacklevel=2)
-                continue
-            except ReadError:  # gone since the folder was listed, or not ours to read
-                continue
-            if fits(header, info):
-                return url, header
-        return None
+    def candidates(self, shard: int) -> list[Place]:
+        """Return where a file of the right name lies, best first."""
+        return self._found[shard]
 
 
-def header_at(url: str) -> IndexHeader | None:
-    """Return the header of the index at a URL; None where there is none, or a damaged one."""
+def read_headers(places: Sequence[Place]) -> list[IndexHeader | None]:
+    """Return the header of each index; None where there is none, or a damaged one, which is warned about.
+
+    Remote ones are read many at once; of long ones only the begin, whose checksum stands at the end: whoever trusts
+    their number of samples compares it once the index is read.
+    """
+    headers: list[IndexHeader | None] = [None] * len(places)
+    far = [number for number, place in enumerate(places) if place.info is not None]
+    for number, place in enumerate(places):
+        if place.info is None:
+            headers[number] = _header_or_none(partial(_read_near, place))
+    if far:
+        from seta_stream.store.engine import Engine  # noqa: PLC0415  (clients; only where something is remote)
+
+        engine = Engine()
+        asked = [_Opening(places[number], engine) for number in far]
+        for number, opening in zip(far, asked, strict=True):
+            headers[number] = _header_or_none(opening.header)
+    return headers
+
+
+class _Opening:
+    """A remote index whose first bytes are under way."""
+
+    def __init__(self, place: Place, engine: Engine) -> None:
+        assert place.info is not None  # noqa: S101  (the caller has looked)
+        self.url = place.url
+        self._size = place.info.size
+        self._length = self._size if self._size <= WHOLE_BYTES else FIRST_BYTES
+        self._file = store_for(place.url, place.options).open(place.url, place.info, engine=engine)
+        self._answer = self._file.ask([(0, self._length)])[0] if self._length else None
+
+    def header(self) -> IndexHeader:
+        """Wait for it, and for what is missing."""
+        data = bytes(self._answer.result()) if self._answer is not None else b""
+        if self._length == self._size:
+            return read_header(data, self.url)
+        length = head_bytes(data, self.url)
+        if length > self._size:
+            raise malformed("the length of the header", self.url)
+        if length > len(data):
+            data += self._file.read(len(data), length - len(data))
+        return peek_header(data[:length], self.url)
+
+
+def _read_near(place: Place) -> IndexHeader:
+    return read_header(store_for(place.url, place.options).read(place.url), place.url)
+
+
+def _header_or_none(read: Callable[[], IndexHeader]) -> IndexHeader | None:
     try:
-        return read_header(store_for(url).read(url), url)
-    except (ReadError, IndexFileError):
-        return None
+        return read()
+    except IndexFileError as error:
+        warnings.warn(f"{error} It is not used.", SetaStreamWarning, stacklevel=3)
+    except (ReadError, ShardChangedError):  # gone or replaced since it was listed, or not ours to read
+        pass
+    return None
 
 
-def fits(index: IndexHeader | ShardIndex, info: ObjectInfo) -> bool:
+def fits(index: ShardFacts | ShardIndex, info: ObjectInfo) -> bool:
     """Say whether an index was made of this version of a shard."""
     return (index.shard_size, index.shard_version) == (info.size, info.version)
+
+
+def _base(url: str) -> str:
+    """Return the shard's own name: of a remote URL without its query, which may be a signature."""
+    path = url if is_local(url) or "?" not in url else urlsplit(url).path
+    return path.rpartition("/")[2]
 
 
 def _hash(url: str) -> str:

@@ -11,18 +11,20 @@ from functools import partial
 from typing import IO, Final
 
 from seta_stream.corpus.compressed import HEAD_BYTES, Opener, decompressing, opener_of
+from seta_stream.corpus.conditions import Conditions
 from seta_stream.corpus.grouping import group
 from seta_stream.corpus.index import ShardIndex
+from seta_stream.corpus.remote_scan import scan_remote
 from seta_stream.corpus.tar import TarScanner
 from seta_stream.errors import SetaStreamWarning, ShardChangedError, TarError
-from seta_stream.store import ObjectInfo, Options, ShardFile, is_local, store_for
+from seta_stream.store import ObjectInfo, Options, ShardFile, Store, is_local, store_for
 
 _WINDOW: Final = 4 << 20
 """Bytes per read where members are small: measured best here, of 0.5 to 8 MiB."""
 _HOP: Final = 4096
 """Bytes per read where bodies are jumped over: one page."""
-_HOP_STRIDE: Final = {True: 64 << 10, False: 16 << 20}
-"""Mean bytes per member from which jumping pays, by whether the shard is local.
+_HOP_STRIDE: Final = 64 << 10
+"""Mean bytes per member from which jumping pays, in a local shard.
 
 A cold page costs about 200 µs here, in which 400 KB are read in sequence (490 MB of photos with a label each: 1.2 s by
 jumps, 0.25 s whole); from the page cache, or with slow sequential reads, jumps pay from 40 to 80 KB on.
@@ -37,6 +39,16 @@ class Scan:
 
     index: ShardIndex
     note: str | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A scanner that has seen all of a shard, of which version, and how."""
+
+    scanner: TarScanner
+    info: ObjectInfo
+    tar_size: int
+    seekable: bool
 
 
 def scan_shard(url: str, options: Options | None = None) -> ShardIndex:
@@ -58,31 +70,32 @@ def scan_shard(url: str, options: Options | None = None) -> ShardIndex:
     return scan.index
 
 
-def scan_quietly(url: str, options: Options | None = None) -> Scan:
-    """Return what scan_shard does, the warning as a value: a worker process hands it to the one that has a terminal."""
+def scan_quietly(
+    url: str,
+    options: Options | None = None,
+    *,
+    info: ObjectInfo | None = None,
+    conditions: Conditions | None = None,
+) -> Scan:
+    """Return what scan_shard does, the warning as a value: a worker process hands it to the one that has a terminal.
+
+    Args:
+        url: where the shard lies.
+        options: what the fsspec file system is given.
+        info: the version of a remote shard, where it is known from a listing.
+        conditions: shared by the scans of remote shards that run at once in this process.
+    """
     store = store_for(url, options)
-    file = store.open(url)
-    try:
-        opener = _decompressor(url, file)
-        if opener is None:
-            scanner, tar_size = _scan_file(url, file), file.info.size
-        else:
-            failed = partial(_not_decompressed, url)
-            with store.open_stream(url) as raw, decompressing(failed), opener(raw) as stream:
-                scanner, tar_size = _scan_stream(url, stream)
-        _refuse_change(url, file.info, store.info(url))
-    finally:
-        file.close()
-    samples = group(scanner.members(), url)
+    seen = _see_local(url, store) if is_local(url) else _see_remote(url, store, info, conditions or Conditions())
     index = ShardIndex.of(
-        samples,
-        shard_size=file.info.size,
-        shard_version=file.info.version,
-        tar_size=tar_size,
-        seekable=opener is None,
+        group(seen.scanner.members(), url),
+        shard_size=seen.info.size,
+        shard_version=seen.info.version,
+        tar_size=seen.tar_size,
+        seekable=seen.seekable,
     )
     note = None
-    if scanner.missing_end:
+    if seen.scanner.missing_end:
         note = (
             f"{url} has no end-of-archive blocks: it may have been cut at a member's end. Its {index.samples} samples "
             "are whole and are used; if there should be more, restore the shard."
@@ -90,14 +103,58 @@ def scan_quietly(url: str, options: Options | None = None) -> Scan:
     return Scan(index, note)
 
 
+def _see_local(url: str, store: Store) -> _Seen:
+    file = store.open(url)
+    try:
+        opener = _decompressor(url, file.read(0, min(HEAD_BYTES, file.info.size)))
+        if opener is not None:
+            return _see_stream(url, store, file.info, opener)
+        scanner = _scan_file(url, file)
+        _refuse_change(url, file.info, store.info(url))
+        return _Seen(scanner, file.info, file.info.size, seekable=True)
+    finally:
+        file.close()
+
+
+def _see_remote(url: str, store: Store, info: ObjectInfo | None, conditions: Conditions) -> _Seen:
+    """Every ranged request is bound to the version; what must be read in sequence is looked at again at the end."""
+    info = info or store.info(url)
+    opener: Opener | TarScanner
+    if store.accepts_ranges(url):
+        file = store.open(url, info, engine=conditions.engine)
+        try:
+            opener = scan_remote(url, file, conditions, partial(_decompressor, url))
+        finally:
+            file.close()
+    else:
+        with store.open_stream(url) as raw:
+            head = raw.read(HEAD_BYTES)
+        opener = _decompressor(url, head) or _as_it_is
+    if isinstance(opener, TarScanner):
+        return _Seen(opener, info, info.size, seekable=True)
+    with conditions.seat():
+        return _see_stream(url, store, info, opener)
+
+
+def _see_stream(url: str, store: Store, info: ObjectInfo, opener: Opener) -> _Seen:
+    failed = partial(_not_decompressed, url)
+    with store.open_stream(url) as raw, decompressing(failed), opener(raw) as stream:
+        scanner, tar_size = _scan_stream(url, stream)
+    _refuse_change(url, info, store.info(url))
+    return _Seen(scanner, info, tar_size, seekable=False)
+
+
+def _as_it_is(raw: IO[bytes]) -> IO[bytes]:
+    return raw
+
+
 def _scan_file(url: str, file: ShardFile) -> TarScanner:
     """Scan by position: large reads where members are small, one page per header where bodies are large."""
     scanner = TarScanner(url)
     size = file.info.size
-    stride = _HOP_STRIDE[is_local(url)]
     hops = 0
     while not scanner.finished:
-        large = scanner.count >= 8 and scanner.offset >= stride * scanner.count
+        large = scanner.count >= 8 and scanner.offset >= _HOP_STRIDE * scanner.count
         hops += large
         if hops == 64:
             file.advise_scattered()
@@ -145,10 +202,9 @@ def _skip(stream: IO[bytes], count: int) -> int:
     return skipped
 
 
-def _decompressor(url: str, file: ShardFile) -> Opener | None:
+def _decompressor(url: str, head: bytes) -> Opener | None:
     """Return what opens the compressed stream of a shard, told by its first bytes; None for a plain tar."""
-    head = file.read(0, min(HEAD_BYTES, file.info.size))
-    opener = opener_of(head)
+    opener = opener_of(head[:HEAD_BYTES])
     if opener is not None:
         return opener
     kind = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)

@@ -14,6 +14,7 @@ import msgpack
 from seta_stream.errors import IndexFileError
 
 _PREFIX: Final = struct.Struct("<8sII")
+PREFIX_BYTES: Final = _PREFIX.size
 _CRC: Final = struct.Struct("<I")
 
 
@@ -52,6 +53,35 @@ def unseal(data: bytes, magic: bytes, version: int, source: str) -> tuple[dict[s
     if not isinstance(header, dict):
         raise malformed("the header", source)
     return header, memoryview(data)[_PREFIX.size + length : -_CRC.size]
+
+
+def head_bytes(data: bytes, magic: bytes, version: int, source: str) -> int:
+    """Return how many first bytes of a file hold its header, told by the first PREFIX_BYTES of them.
+
+    Raises:
+        IndexFileError: foreign, of another version, or cut short.
+    """
+    if len(data) < PREFIX_BYTES or data[:8] != magic:
+        raise _unreadable(source, f"it does not begin with {magic!r}, so it is of another kind or cut short", data[:8])
+    _, found, length = _PREFIX.unpack_from(data)
+    if found != version:
+        raise _unreadable(source, f"it is of version {found}, and this release reads version {version}", found)
+    return PREFIX_BYTES + int(length)
+
+
+def peek(data: bytes, source: str) -> dict[str, Any]:
+    """Return the header that the first `head_bytes` of a file hold; no checksum covers it alone.
+
+    Raises:
+        IndexFileError: it is no msgpack map.
+    """
+    try:
+        header = msgpack.unpackb(data[PREFIX_BYTES:])
+    except (ValueError, msgpack.UnpackException) as error:
+        raise malformed("the header", source) from error
+    if not isinstance(header, dict):
+        raise malformed("the header", source)
+    return header
 
 
 def value(header: dict[str, Any], name: str, kind: type, source: str) -> Any:

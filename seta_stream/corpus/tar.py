@@ -174,6 +174,18 @@ class TarScanner:
             names=b"".join(run.names for run in runs),
         )
 
+    def last(self, most: int) -> tuple[list[int], list[int]]:
+        """Return the offsets of the headers and of the bodies of the last members, `most` at most, in shard order."""
+        starts = [start for start, *_ in self._steps[-most:]]
+        datas = [data for _, data, *_ in self._steps[-most:]]
+        for run in reversed(self._runs):
+            room = most - len(starts)
+            if not room:
+                break
+            starts[:0] = run.start[-room:].tolist()
+            datas[:0] = run.data[-room:].tolist()
+        return starts, datas
+
     def _add_run(self, run: Run) -> None:
         self._flush()
         self._runs.append(run)

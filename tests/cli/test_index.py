@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from servers import S3Endpoint, WebServer
 
 from seta_stream.cli.index import command
 from seta_stream.corpus.index import read_header
@@ -118,3 +120,85 @@ def test_a_damaged_shard_and_a_closed_folder_are_named(folder: Path, tmp_path: P
     damaged = run(str(folder / "t-0.tar"))
     assert damaged.exit_code == 1
     assert "t-0.tar: the block at byte 1024 is no tar header" in damaged.stderr
+
+
+def options_of(server: S3Endpoint) -> list[str]:
+    """Return the arguments that reach a server."""
+    return [part for key, value in server.options.items() for part in ("--option", f"{key}={value}")]
+
+
+def test_a_bucket_is_indexed_in_place(folder: Path, s3_server: S3Endpoint, s3_bucket: str) -> None:
+    """Indexes lie beside the shards in the bucket, the cost is told, and the second run scans nothing."""
+    for path in folder.glob("*.tar"):
+        s3_server.put(f"{s3_bucket}/t/{path.name}", path.read_bytes())
+    first = run(f"{s3_bucket}/t/*.tar", *options_of(s3_server))
+    assert first.exit_code == 0, first.output
+    assert f"Indexing 2 shards (20.5 KB) on {s3_bucket}/t: read whole in 2 requests" in first.stderr
+    assert "less than $0.01. Interrupted, it goes on where it stopped." in first.stderr
+    assert "2 indexed, 0 were up to date" in first.stdout
+    again = run(f"{s3_bucket}/t/*.tar", *options_of(s3_server), "--json")
+    assert json.loads(again.stdout)["indexed"] == 0
+    assert again.stderr == ""
+    corpus = open_corpus(f"{s3_bucket}/t/*.tar", storage_options=s3_server.options)
+    assert corpus.index(1).keys == ["1a", "1b"]
+    assert s3_server.options["secret"] not in first.output + again.output
+
+
+@pytest.mark.parametrize("way", ["hops", "whole"])
+def test_a_bucket_is_indexed_into_a_folder(
+    way: str, folder: Path, tmp_path: Path, s3_server: S3Endpoint, s3_bucket: str
+) -> None:
+    """--out takes a local folder for shards in a bucket; options come from a file; the way can be chosen."""
+    s3_server.put(f"{s3_bucket}/t-0.tar", (folder / "t-0.tar").read_bytes())
+    (tmp_path / "options.json").write_text(json.dumps({**s3_server.options, "secret": "overridden"}))
+    result = run(
+        *(f"{s3_bucket}/t-0.tar", "--out", str(tmp_path / "idx"), "--way", way, "--json"),
+        *("--option", f"secret={s3_server.options['secret']}", "--options-file", str(tmp_path / "options.json")),
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["samples"] == 2
+    assert [path.name for path in (tmp_path / "idx").iterdir()] == ["t-0.tar.seta-index"]
+
+
+def test_a_web_server_needs_another_folder(folder: Path, tmp_path: Path, http_server: Callable[..., WebServer]) -> None:
+    """That nothing can be written beside the shards is said before they are scanned; with --out it works."""
+    server = http_server(folder)
+    refused = run(f"{server}/t-{{0..1}}.tar?signature=abc")
+    assert refused.exit_code == 1
+    assert f"Cannot write an index beside {server}/t-0.tar: a web server takes no files. Give --out" in refused.stderr
+    assert not server.served
+    assert run(f"{server}/t-{{0..1}}.tar", "--out", str(tmp_path / "idx")).exit_code == 0
+    assert open_corpus(f"{server}/t-{{0..1}}.tar", index=str(tmp_path / "idx")).table.total == 4
+    assert not (tmp_path / "cache").exists()
+    listed = run(f"{server}/t-*.tar", "--out", str(tmp_path / "idx"))
+    assert (listed.exit_code, "a web server gives no list of its files" in listed.stderr) == (1, True)
+
+
+def test_signed_urls_are_shards(folder: Path, tmp_path: Path, http_server: Callable[..., WebServer]) -> None:
+    """A query is part of the URL, no pattern, and no part of the index's name."""
+    url = f"{http_server(folder)}/t-0.tar?X-Signature=a/b"
+    assert run(url, "--out", str(tmp_path / "idx")).exit_code == 0
+    assert [path.name for path in (tmp_path / "idx").iterdir()] == ["t-0.tar.seta-index"]
+    assert open_corpus(url, index=str(tmp_path / "idx")).table.total == 2
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--option", "secret"], "write KEY=VALUE, as anon=true"),
+        (["--option", "=secret"], "write KEY=VALUE, as anon=true"),
+        (["--options-file", "{folder}/none"], "does not exist"),
+        (["--options-file", "{folder}/text"], "is no JSON: write an object of options"),
+        (["--options-file", "{folder}/list"], "holds no JSON object"),
+    ],
+)
+def test_options_that_cannot_be_read(arguments: list[str], text: str, tmp_path: Path) -> None:
+    """The message says how to write them and repeats no value, which may be a secret."""
+    (tmp_path / "text").write_text('{"key": "secret"')
+    (tmp_path / "list").write_text('["secret"]')
+    result = run("s3://bucket/a.tar", *(argument.format(folder=tmp_path) for argument in arguments))
+    assert result.exit_code == 2
+    # The message is wrapped at the terminal's width.
+    assert text in " ".join(result.stderr.replace("│", " ").split())
+    assert "secret" not in result.output

@@ -27,6 +27,15 @@ def tar_bytes(files: Iterable[tuple[str, bytes]], format: int = tarfile.USTAR_FO
     return out.getvalue()
 
 
+SAMPLES = 3
+
+
+def sample_shard(number: int, *, size: int = 10) -> bytes:
+    """Return a shard of SAMPLES samples, whose keys begin with its number."""
+    names = (f"{number:04d}-{sample}.{field}" for sample in range(SAMPLES) for field in ("jpg", "txt"))
+    return tar_bytes([(name, b"x" * size) for name in names])
+
+
 def unended(files: list[tuple[str, bytes]]) -> bytes:
     """Return a tar without its end blocks."""
     return tar_bytes(files)[: sum(512 + len(body(data)) for _, data in files)]

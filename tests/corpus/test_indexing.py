@@ -18,15 +18,7 @@ from seta_stream.corpus.building import Task, build
 from seta_stream.corpus.indexing import Corpus, open_corpus, scan_shard, write_index
 from seta_stream.corpus.places import cache_url, index_names
 from seta_stream.errors import CorpusError, ReadError, SetaStreamWarning, ShardChangedError, TarError
-
-
-@pytest.fixture
-def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list to which every scan adds its URL."""
-    urls: list[str] = []
-    plain = building.scan_quietly
-    monkeypatch.setattr(building, "scan_quietly", lambda url, options=None: urls.append(url) or plain(url, options))
-    return urls
+from seta_stream.store import ObjectInfo
 
 
 def test_first_use_builds_into_the_cache_folder(shards: Path, cache: Path, scanned: list[str]) -> None:
@@ -71,7 +63,7 @@ def test_the_named_folder_comes_first(shards: Path, tmp_path: Path, cache: Path)
         write_index(scan_shard(str(shards / "train-0.tar")), str(place / "train-0.tar.seta-index"))
     corpus = open_corpus(str(shards / "train-0.tar"), index=str(folder))
     (shards / "train-0.tar.seta-index").unlink()
-    assert corpus._index_urls == (str(folder / "train-0.tar.seta-index"),)
+    assert corpus._places[0][0].url == str(folder / "train-0.tar.seta-index")
 
 
 def test_a_changed_shard_is_indexed_again(shards: Path, cache: Path, scanned: list[str]) -> None:
@@ -214,15 +206,15 @@ def test_two_processes_may_index_at_once(shards: Path, cache: Path, tmp_path: Pa
 def test_an_index_that_must_be_written_is_an_error_where_it_cannot(shards: Path, tmp_path: Path) -> None:
     """The command line names the place."""
     (tmp_path / "file").write_bytes(b"")
-    task = Task(0, str(shards / "train-0.tar"), 1, str(tmp_path / "file" / "x"), None, must_write=True)
+    task = Task(0, str(shards / "train-0.tar"), ObjectInfo(1, ""), str(tmp_path / "file" / "x"), None, must_write=True)
     with pytest.raises(ReadError, match=r"Cannot write the index of .*train-0.tar to .*file/x.*--out"):
         list(build([task]))
 
 
 def test_processes_are_used_where_they_pay() -> None:
     """One process for little, as many as CPUs for much, what is asked for in any case."""
-    small = [Task(0, "a", 1000, "", None, must_write=False)] * 9
-    large = [Task(0, "a", 8 << 30, "", None, must_write=False)] * 9
+    small = [Task(0, "a", ObjectInfo(1000, ""), "", None, must_write=False)] * 9
+    large = [Task(0, "a", ObjectInfo(8 << 30, ""), "", None, must_write=False)] * 9
     assert building._processes(small, None) == 1
     assert building._processes(large, None) == min(9, len(os.sched_getaffinity(0)))
     assert building._processes(large[:1], None) == 1

@@ -78,7 +78,7 @@ def test_patterns_of_buckets(shards: Path) -> None:
     for name in ("b-1.tar", "b-0.tar"):
         files.pipe_file(f"/listing/{name}", b"")
     files.pipe_file("/listing/all.txt", b"b-1.tar\n")
-    assert expand("memory://listing/b-*.tar") == ["memory:///listing/b-0.tar", "memory:///listing/b-1.tar"]
+    assert expand("memory://listing/b-*.tar") == ["memory://listing/b-0.tar", "memory://listing/b-1.tar"]
     assert expand("memory://listing/all.txt") == ["memory://listing/b-1.tar"]
     assert expand("s3://bucket/t-{00..01}.tar") == ["s3://bucket/t-00.tar", "s3://bucket/t-01.tar"]
 

@@ -248,3 +248,15 @@ def test_a_flipped_header_byte_is_noticed(at: int, value: int, row: int) -> None
     with pytest.raises(TarError) as caught:
         members(bytes(data))
     assert caught.value.offset == row * 1024
+
+
+@pytest.mark.parametrize("window", [512, 4096, 1 << 20])
+def test_the_last_members_are_known(window: int) -> None:
+    """Where their headers and bodies begin, in order, whether they were stepped through or came in a run."""
+    data = tar_bytes([(f"{n:03d}.bin", b"x" * (n * 37 % 1500)) for n in range(90)])
+    scanner = scan(data, window=window)
+    whole = scanner.members()
+    fresh = scan(data, window=window)
+    for most in (1, 7, 40, 90, 200):
+        assert fresh.last(most) == (whole.start[-most:].tolist(), whole.data[-most:].tolist())
+    assert scan(tar_bytes([])).last(5) == ([], [])
