@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -46,6 +46,11 @@ class Arm:
             what stale losses cost.
         rate_by_epoch: the learning rate falls with the epochs begun, not with the samples consumed.
         recorded: what is recorded beside the losses, by name: (network's output, labels) → [n].
+        unit: what is decided: each sample, or each run by its mean loss.
+        run_length: neighbours that share one draw, and are a run.
+        repacked: the epochs before which the samples of each shard are put in the order of their losses.
+        as_planned: in the order of a stream's plan, from shards of ten times as many samples: where these are in the
+            order of their losses, a batch comes from a part of that order. Else each epoch is one permutation.
     """
 
     make: Callable[[int], Any]
@@ -54,6 +59,10 @@ class Arm:
     fresh_losses: bool = False
     rate_by_epoch: bool = False
     recorded: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
+    unit: Literal["sample", "run"] = "sample"
+    run_length: int = 1
+    repacked: Callable[[int], tuple[int, ...]] | None = None
+    as_planned: bool = False
 
     def length(self, epochs: int) -> int:
         """Return how many epochs the run has, where a full one has `epochs`."""
@@ -149,7 +158,43 @@ WORDS = (
     }
 )
 
-STUDIES = {"policies": POLICIES, "seta": SETA_STUDY, "words": WORDS}
+
+def _in_runs(length: int, **how: Any) -> Arm:
+    return replace(SETA_LOG, run_length=length, **how)
+
+
+def _once(epochs: int) -> tuple[int, ...]:
+    """Return the epoch before which everything is repacked: a fifth of the run is over."""
+    return (math.ceil(epochs / 5),)
+
+
+def _again(epochs: int) -> tuple[int, ...]:
+    """Return each fifth of the run."""
+    return tuple(range(_once(epochs)[0], epochs, _once(epochs)[0]))
+
+
+RUN_LENGTHS = (16, 64)
+RUNS = BASELINES | {"dynamic": DYNAMIC, "seta-log": SETA_LOG}
+for _length in RUN_LENGTHS:
+    RUNS |= {
+        f"dynamic draws for {_length}": replace(DYNAMIC, run_length=_length),
+        f"draws for {_length}": _in_runs(_length),
+        f"runs of {_length}": _in_runs(_length, unit="run"),
+        f"runs of {_length} repacked once": _in_runs(_length, unit="run", repacked=_once),
+        f"runs of {_length} repacked each fifth": _in_runs(_length, unit="run", repacked=_again),
+    }
+RUNS |= {
+    f"{name} as planned": replace(RUNS[name], as_planned=True) for name in ("seta-log", "runs of 64 repacked once")
+}
+"""What deciding for runs of neighbours costs: one draw for all of them, or one decision by their mean loss."""
+
+WORD_RUNS = WORDS | {
+    name: arm
+    for name, arm in RUNS.items()
+    if arm.run_length > 1 and name.startswith(("draws", "runs")) and not arm.as_planned
+}
+
+STUDIES = {"policies": POLICIES, "seta": SETA_STUDY, "words": WORDS, "runs": RUNS, "word-runs": WORD_RUNS}
 
 
 def arms_of(study: str, names: str | None = None) -> dict[str, Arm]:
@@ -172,4 +217,10 @@ def told(arm: Arm, epochs: int) -> str:
     """Return what an arm does, in words that change with its settings."""
     length = arm.length(epochs)
     ways = [name for name in ("records_means", "fresh_losses", "rate_by_epoch") if getattr(arm, name)]
+    if arm.run_length > 1:
+        ways.append(f"{arm.unit}s in runs of {arm.run_length}" if arm.unit == "sample" else f"runs of {arm.run_length}")
+    if arm.repacked is not None:
+        ways.append(f"repacked before {', '.join(map(str, arm.repacked(length)))}")
+    if arm.as_planned:
+        ways.append("in the order of the plan")
     return ", ".join([f"{describe(arm.make(length))}", f"{length} epochs", *ways])

@@ -1,6 +1,6 @@
 """Accuracy of every policy on a mixture of Gaussians with near-duplicates and wrong labels, in minutes on two cores.
 
-    python tools/quality/mixture.py [--study policies|seta] [--arms seta,infobatch] [--seeds 20] [--out FOLDER]
+    python tools/quality/mixture.py [--study policies|seta|runs] [--arms seta,infobatch] [--seeds 20] [--out FOLDER]
 
 30,000 samples of 32 numbers in 10 classes, half of them near-duplicates, a tenth with a wrong label; a small network;
 20 epochs. The arms save half of the sample visits, or as much as they do; without --arms, only the main ones run on the
@@ -21,7 +21,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from _arms import MAIN, STUDIES, Arm, arms_of, told
+from _arms import MAIN, Arm, arms_of, told
 from _common import Job, Rows, report, run_jobs
 from numpy.typing import NDArray
 from rich.console import Console
@@ -30,9 +30,15 @@ from torch.nn import functional
 
 from seta_stream.losses.histogram import Histogram
 from seta_stream.losses.table import LossTable
+from seta_stream.options import DEFAULT_WIDTH
+from seta_stream.plan.epoch import EpochPlan, Geometry, Selection
+from seta_stream.plan.shuffle import block_length
+from seta_stream.plan.walk import Share, rounds
 from seta_stream.policies.deciding import apply, columns_of, decide, takes_means
+from seta_stream.policies.runs import Runs
 from seta_stream.schedule import Schedule
 
+MIXTURE_STUDIES = ("policies", "seta", "runs")
 CLASSES, DIMENSIONS, COMPONENTS, TEST_SAMPLES = 10, 32, 8, 10_000
 COPIES = 10
 """Near-duplicates per original, on average."""
@@ -156,7 +162,8 @@ class Trainer:
         self.epochs = arm.length(epochs)
         self.policy = arm.make(self.epochs)
         samples = len(data.labels)
-        shards = np.diff(np.append(np.arange(0, samples, SHARD_SAMPLES), samples))
+        per_shard = SHARD_SAMPLES * (10 if arm.as_planned else 1)
+        shards = np.diff(np.append(np.arange(0, samples, per_shard), samples))
         self.table = LossTable(shards, columns_of(self.policy), takes_means=takes_means(self.policy))
         torch.manual_seed(seed)
         self.network = make_network()
@@ -167,21 +174,50 @@ class Trainer:
         self.schedule = Schedule(self.policy, samples, BATCH, drop_last=False)
         self.schedule.steps(self.epochs, self.table.histogram())
         self.visits = Visits()
+        self.runs = Runs(arm.unit, length=arm.run_length)
+        self.repacked = () if arm.repacked is None else arm.repacked(self.epochs)
+        self.sample_of = np.arange(samples)
+        """Which sample of the data stands at each place of the shards: int64 [samples]."""
 
     def train(self) -> Visits:
         """Train the network, and return what was visited."""
         for epoch in range(self.epochs):
             if self.arm.fresh_losses and epoch:
                 self._refresh()
-            values = self.table.remembered()
-            decision = decide(self.policy, values, epoch)
-            mask, weights = apply(self.policy, decision.rule, values, self.table.first_id, seed=self.seed, epoch=epoch)
+            if epoch in self.repacked:
+                self._repack()
+            values, first_id = self.table.remembered(), self.table.first_id
+            decision = decide(self.policy, values, epoch, first_id=first_id, runs=self.runs)
+            mask, weights = apply(
+                self.policy, decision.rule, values, first_id, seed=self.seed, epoch=epoch, runs=self.runs
+            )
             self.schedule.begin(epoch, int(mask.sum()), {epoch - 1: self.visits.all})
-            order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(mask))
-            self._epoch(epoch, order[mask[order]], weights, decision.histogram)
-            self.visits.add(mask, self.data)
+            ids = self._planned(epoch, mask) if self.arm.as_planned else self._permuted(epoch, mask)
+            self._epoch(epoch, ids, weights, decision.histogram)
+            self.visits.add(mask[np.argsort(self.sample_of)], self.data)
             self.table.advance()
         return self.visits
+
+    def _permuted(self, epoch: int, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the selected ids in an order of the samples that all arms share, wherever the samples lie."""
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(mask))
+        ids = np.argsort(self.sample_of)[order]
+        return ids[mask[ids]]
+
+    def _planned(self, epoch: int, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the selected ids in the order of a stream's plan."""
+        block = block_length(SAMPLE_BYTES, DEFAULT_WIDTH, BATCH)
+        geometry = Geometry(1, DEFAULT_WIDTH, BATCH, block, 1, self.seed, "blocks", drop_last=False)
+        plan = EpochPlan(Selection.of(mask, self.table.first_id), geometry, epoch)
+        return np.concatenate([ids for _, ids in rounds(plan, Share())])
+
+    def _repack(self) -> None:
+        """Put the samples of each shard in the order of their last losses."""
+        shard = np.repeat(np.arange(self.table.shards), np.diff(self.table.first_id))
+        order = np.lexsort((self.table.values, shard))
+        self.sample_of = self.sample_of[order]
+        for column in (self.table.values, self.table.all_ages, *self.table.columns.values()):
+            column[:] = column[order]
 
     def _epoch(
         self, epoch: int, ids: NDArray[np.int64], weights: NDArray[np.float32] | None, histogram: Histogram
@@ -193,7 +229,7 @@ class Trainer:
             if self.arm.rate_by_epoch:
                 done = (epoch + start / len(ids)) / self.epochs
             rate["lr"] = PEAK_RATE * 0.5 * (1 + math.cos(math.pi * done))
-            places = torch.from_numpy(batch)
+            places = torch.from_numpy(self.sample_of[batch])
             labels = self.data.labels[places]
             scores = self.network(self.data.inputs[places])
             losses = functional.cross_entropy(scores, labels, reduction="none")
@@ -206,7 +242,7 @@ class Trainer:
     @torch.no_grad()
     def _refresh(self) -> None:
         losses = functional.cross_entropy(self.network(self.data.inputs), self.data.labels, reduction="none")
-        self.table.record(np.arange(len(losses)), losses)
+        self.table.record(np.arange(len(losses)), losses[torch.from_numpy(self.sample_of)])
 
     def _record(self, ids: NDArray[np.int64], losses: Tensor, scores: Tensor, labels: Tensor) -> None:
         if self.arm.records_means:
@@ -246,7 +282,7 @@ def _ratio(share: float, of_all: float) -> float | None:
 
 
 @click.command()
-@click.option("--study", type=click.Choice(sorted(STUDIES)), default="policies", show_default=True)
+@click.option("--study", type=click.Choice(MIXTURE_STUDIES), default="policies", show_default=True)
 @click.option("--arms", help="Some of the study's arms, by comma; the baselines always run.")
 @click.option("--variants", help=f"By comma, of {', '.join(VARIANTS)}; by default all but hard.")
 @click.option("--seeds", default=20, show_default=True, type=click.IntRange(1))
