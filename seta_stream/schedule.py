@@ -75,13 +75,15 @@ def _typical(total: int) -> Histogram:
     return Histogram.of(-np.log1p(-places).astype(np.float32))
 
 
-def planned_steps(shares: list[PlannedShare], total: int, global_batch: int, *, drop_last: bool) -> Steps:
-    """Return the steps of some epochs, each by its planned share of `total` samples."""
+def planned_steps(
+    shares: list[PlannedShare], total: int, global_batch: int, *, drop_last: bool, run_length: int = 1
+) -> Steps:
+    """Return the steps of some epochs, each by its share of `total` samples, `run_length` of which share a draw."""
     steps, variance = 0, 0.0
     for planned in shares:
         samples = round(planned.share * total, 6)
         steps += int(samples // global_batch) if drop_last else -int(-samples // global_batch)
-        variance += total * planned.share * (1 - planned.share)
+        variance += run_length * total * planned.share * (1 - planned.share)
     margin = int(np.ceil(STANDARD_DEVIATIONS * np.sqrt(variance) / global_batch))
     return Steps(steps, is_exact=all(planned.is_known for planned in shares), margin=margin)
 
@@ -119,16 +121,25 @@ class Schedule:
         global_batch: samples per step.
         drop_last: whether what does not fill a step is left out.
         epochs: length of the run, where it is known.
+        run_length: samples that one draw decides together, by which the size of an epoch varies more.
     """
 
     def __init__(
-        self, policy: Policy, total: int, global_batch: int, *, drop_last: bool, epochs: int | None = None
+        self,
+        policy: Policy,
+        total: int,
+        global_batch: int,
+        *,
+        drop_last: bool,
+        epochs: int | None = None,
+        run_length: int = 1,
     ) -> None:
         self._policy = policy
         self._total = total
         self._global_batch = global_batch
         self._drop_last = drop_last
         self._epochs = epochs
+        self._run_length = run_length
         self._is_fixed = epochs is not None
         self._epoch, self._planned = 0, 0
         self.consumed = 0
@@ -155,7 +166,8 @@ class Schedule:
         if not self._is_fixed:
             self._epochs, self._run = epochs, None
         shares = [planned_share(self._policy, histogram, epoch) for epoch in range(epochs)]
-        return planned_steps(shares, self._total, self._global_batch, drop_last=self._drop_last)
+        total, batch, length = self._total, self._global_batch, self._run_length
+        return planned_steps(shares, total, batch, drop_last=self._drop_last, run_length=length)
 
     def progress(self, delivered: int, histogram: Callable[[], Histogram]) -> float:
         """Return the share of the run's samples that is consumed.

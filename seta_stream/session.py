@@ -56,7 +56,12 @@ class Session:
         self.board = board
         self.geometry = geometry
         self.schedule = Schedule(
-            policy, table.total, geometry.global_batch, drop_last=geometry.drop_last, epochs=epochs
+            policy,
+            table.total,
+            geometry.global_batch,
+            drop_last=geometry.drop_last,
+            epochs=epochs,
+            run_length=memory.runs.length,
         )
         self._is_staged = is_staged
         self._is_far = is_far

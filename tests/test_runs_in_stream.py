@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small_corpora import text_members, write_tar
+from small_corpora import MakeCorpus, text_members, write_tar
 
 from seta_stream import RS2, DynamicRandom, Kakurenbo, PerGroup, Reading, SeTa, SetaStream, SetaStreamWarning
 from seta_stream.cli import main
@@ -240,3 +240,14 @@ def test_other_settings_hold_from_the_next_epoch_on(shards, tmp_path):
     with SetaStream(shards, policy=policy, state=state, read=Reading(run_bytes=8 * MEAN)) as stream:
         stream.set_epoch(1)  # judged as before: only the draws are shared
         assert stream.session.state_dict(0)["rule"] == first.to_plain()
+
+
+def test_the_steps_of_runs_vary_more(make_corpus: MakeCorpus) -> None:
+    """A draw for 16 samples at once makes the size of an epoch vary four times as much, and the margin says so."""
+    shards = make_corpus(4, 256)
+    sample = SetaStream(shards, policy=DynamicRandom(0.5), batch_size=2)
+    mean_bytes = sample.reader.corpus.table.mean_bytes
+    runs = SetaStream(shards, policy=DynamicRandom(0.5), batch_size=2, read=Reading(run_bytes=round(16 * mean_bytes)))
+    one, many = sample.steps(10), runs.steps(10)
+    assert one == many
+    assert abs(many.margin - 4 * one.margin) <= 4

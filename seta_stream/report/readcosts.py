@@ -155,7 +155,7 @@ class ReadCosts:
         sketch: the samples that masks are of.
         model: how bytes are asked for.
         seed: of the order.
-        probe_samples: how many samples are planned, where not all are read.
+        probe_samples: how many samples are planned, where not all are read; PROBE_SAMPLES by default.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class ReadCosts:
         model: ReadModel,
         seed: int,
         *,
-        probe_samples: int = PROBE_SAMPLES,
+        probe_samples: int | None = None,
     ) -> None:
         self._corpus = corpus
         self._sketch = sketch
@@ -175,7 +175,7 @@ class ReadCosts:
         self._ranged_bytes = float(corpus.extent_bytes[seekable].sum()) / max(self._ranged_samples, 1)
         whole = ~corpus.seekable & (corpus.samples > 0)
         self._sequential = Cost(float(corpus.sizes[whole].sum()), float(np.count_nonzero(whole)))
-        self._probe = _Probe.of(corpus, sketch, probe_samples)
+        self._probe = _Probe.of(corpus, sketch, PROBE_SAMPLES if probe_samples is None else probe_samples)
         block = block_length(corpus.mean_bytes, WIDTH, model.batch)
         self._geometry = Geometry(1, WIDTH, model.batch, block, 1, seed, "blocks", drop_last=False)
         self._late = model.late_bytes is not None and self._ranged_bytes >= model.late_bytes

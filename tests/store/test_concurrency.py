@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from seta_stream.store.concurrency import FIRST, HOLD_S, MOST_PER_MACHINE, Concurrency
 
 

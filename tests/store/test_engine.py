@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
+
 from seta_stream.errors import ReadError, ShardChangedError
 from seta_stream.store.engine import MOST_DOUBTS, Engine, RemoteFile
 from seta_stream.store.faults import Fault

@@ -206,7 +206,7 @@ def test_a_web_server_is_read(web: WebServer) -> None:
     assert (store.names(str(web)), store.infos(str(web))) == ([], {})
     with store.open_stream(url) as stream:
         assert stream.read() == DATA
-    with pytest.raises(ReadError, match=r"b\.tar: there is no such file\. No key 'b\.tar' was found in host '127"):
+    with pytest.raises(ReadError, match=r"b\.tar: there is no such file\. No path 'b\.tar' was found in host '127"):
         store.info(f"{web}/b.tar")
     with pytest.raises(ReadError, match=r"256 bytes were wanted at offset 255900 and 100 are there"):
         file.read(len(DATA) - 100, 256)

@@ -6,6 +6,7 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from seta_stream.store.retrying import FIRST_DELAY_S, LONGEST_DELAY_S, LONGEST_WISH_S, STALL_S, Patience
 
 

@@ -14,6 +14,7 @@ import sys
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -81,6 +82,14 @@ class Proxy:
         self.requests += 1
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
+        under_way = [True]
+
+        def end() -> None:
+            """Count the request as done; said before its last byte goes, for who has that may send the next one."""
+            if under_way:
+                under_way.pop()
+                self.in_flight -= 1
+
         try:
             if kind == "slow":
                 self.count(kind)
@@ -95,7 +104,7 @@ class Proxy:
             down.write(bytes(head))
             sent = asyncio.ensure_future(_pass_request(head, reader, down))
             try:
-                kind = await self.answer(head, kind, up, writer, reader)
+                kind = await self.answer(head, kind, up, writer, reader, end)
                 if not sent.done():
                     raise Closed  # answered before the whole request was read: the rest of it is not a request
             finally:
@@ -103,14 +112,16 @@ class Proxy:
                 with suppress(asyncio.CancelledError, OSError, asyncio.IncompleteReadError):
                     await sent
         finally:
-            self.in_flight -= 1
+            end()
             self.log.append((head.method, head.target, head.get("range") or head.get("x-ms-range"), kind))
 
     def count(self, kind: str) -> None:
         """Note that a fault has really been injected."""
         self.injected[kind] += 1
 
-    async def answer(self, request: Head, kind: str, up: Reader, writer: Writer, reader: Reader) -> str:
+    async def answer(
+        self, request: Head, kind: str, up: Reader, writer: Writer, reader: Reader, end: Callable[[], None]
+    ) -> str:
         """Pass one answer on, or break it; returns the fault that happened."""
         head = Head.of(await up.readuntil(b"\r\n\r\n"))
         while head.status < 200:
@@ -128,16 +139,21 @@ class Proxy:
                 self.count(kind)
                 head = of_other_version(head)
             writer.write(bytes(head))
-            await self.copy_body(head, length, up, writer, flip=kind == "etag")
+            await self.copy_body(head, length, up, writer, end, flip=kind == "etag")
         await writer.drain()
         if head.closes or request.closes:
             raise Closed
         return kind
 
-    async def copy_body(self, head: Head, length: int | None, up: Reader, writer: Writer, *, flip: bool) -> None:
+    async def copy_body(
+        self, head: Head, length: int | None, up: Reader, writer: Writer, end: Callable[[], None], *, flip: bool
+    ) -> None:
         """Pass a body on, however its end is marked; flipped, it is another version's."""
         if length is not None:
-            await self.copy(up, writer, length, flip=flip)
+            last = min(length, 1)
+            await self.copy(up, writer, length - last, flip=flip)
+            end()
+            await self.copy(up, writer, last, flip=flip)
         elif head.is_chunked:
             await _copy_chunks(up, writer)
         else:

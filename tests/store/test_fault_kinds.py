@@ -328,6 +328,8 @@ def test_no_given_secret_is_told(secret: str, before: str, after: str) -> None:
     [
         (URL, Fault("missing", "NoSuchKey"), r"^Cannot read s3://data/in/a-0\.tar: there is no such file\. No key "),
         (URL, Fault("missing", "NoSuchKey"), r" No key 'in/a-0\.tar' was found in bucket 'data': check the "),
+        (URL, Fault("missing", "E: NoSuchBucket"), r"no such file\. There is no bucket 'data': check the spelling, the "),
+        ("az://box/a.tar", Fault("missing", "ContainerNotFound"), r"There is no container 'box': check"),
         (URL, Fault("missing", "NoSuchKey"), r" the endpoint or region, and .* was removed \(NoSuchKey\)\.$"),
         ("az://box/a.tar", Fault("missing", "BlobNotFound"), r"No key 'a\.tar' was found in container 'box'"),
         ("sftp://host/a.tar", Fault("missing", "gone"), r"such file\. Check the spelling and whether it was removed"),
