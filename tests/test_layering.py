@@ -193,7 +193,7 @@ def test_pure_files_only_compute(module: str) -> None:
 
 @pytest.mark.parametrize("package", FRAMEWORKS)
 def test_each_framework_has_its_importers(package: str) -> None:
-    """Adapters alone import their framework, store/remote.py alone fsspec, and so on."""
+    """Adapters alone import their framework, store alone fsspec, and so on."""
     found = {name for name, tree in trees().items() for one in imports(tree) if one.module.split(".")[0] == package}
     assert found, f"nobody imports {package}: take it out of the table"
     assert [name for name in sorted(found) if not is_in(name, FRAMEWORKS[package])] == []
