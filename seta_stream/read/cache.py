@@ -31,7 +31,7 @@ from seta_stream.store.redaction import redact
 from seta_stream.store.versions import UNVERSIONED
 
 BLOCK_BYTES: Final = 256 << 10
-RUNS_AHEAD: Final = 8
+RUNS_AHEAD: Final = 32
 """So many runs of blocks fit in what may be under way, so that the latency of one is hidden by the others."""
 
 _TROUBLE, _FULL, _UNVERSIONED, _FLAGS = range(4)  # what was told already, in the first shared bytes

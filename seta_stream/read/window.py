@@ -33,6 +33,7 @@ Part = tuple[OpenShard, Int64s, Int64s]
 """A shard, ascending positions in it, and their places among the ids wanted."""
 
 SMALLEST_WINDOW: Final = 1 << 20
+SPANS_AHEAD: Final = 32
 _RETRIES: Final = COUNTERS.index("retries")
 _FETCHED: Final = [COUNTERS.index(name) for name in ("bytes_fetched", "requests")]
 _SERVED: Final = [
@@ -68,6 +69,14 @@ class Asking(Protocol):
     def cancel(self) -> None:
         """Give up what is under way."""
         ...
+
+
+def _in_parts(reading: Reading, held_bytes: int) -> Reading:
+    """Return settings under which so many spans fit in what may be held that each one's latency is hidden by others.
+
+    One connection gives 50 to 100 MB/s: 8 spans of 8 MiB took 2.7 times as long as 64 of 1 MiB (photos, 20 ms).
+    """
+    return replace(reading, max_span_bytes=min(reading.max_span_bytes, max(held_bytes // SPANS_AHEAD, SMALLEST_WINDOW)))
 
 
 class Here:
@@ -134,7 +143,7 @@ class Fetcher:
         self._shards = OpenShards(corpus, fields, Opener(options, engine, cache), plan)
         self._cache = cache
         self._engine = engine
-        self._reading = reading
+        self._reading = reading if engine is None else _in_parts(reading, held_bytes)
         self._weights = weights
         self._counters = counters
         self._held_bytes = held_bytes

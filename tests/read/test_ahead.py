@@ -16,7 +16,7 @@ from seta_stream import Full, SetaStream
 from seta_stream.errors import PlanError
 from seta_stream.plan.epoch import Selection
 from seta_stream.policies import DynamicRandom
-from seta_stream.read import ahead
+from seta_stream.read import ahead, window
 from seta_stream.read.options import Reading
 
 FIELDS = ("txt", "cls", "jpg", "meta.json")
@@ -167,3 +167,11 @@ def test_many_small_requests_are_told_once(tmp_path: Path, monkeypatch: pytest.M
     stream.set_epoch(1)
     quiet = SetaStream("memory://small/0.tar", policy=DynamicRandom(prune_ratio=0.5), cache=str(tmp_path / "cache"))
     quiet.set_epoch(0)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "expected"), [(64 << 20, 8 << 20, 2 << 20), (8 << 20, 8 << 20, 1 << 20), (64 << 20, 4096, 4096)]
+)
+def test_spans_are_short_enough_to_hide_each_others_latency(held: int, asked: int, expected: int) -> None:
+    """A 32nd of what may be held, 1 MiB at least, and never more than asked for."""
+    assert window._in_parts(Reading(max_span_bytes=asked), held).max_span_bytes == expected
