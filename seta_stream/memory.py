@@ -246,7 +246,8 @@ class Memory:
         if report.unseen_shards:
             warnings.warn(
                 f"Generation {base.name} has no usable losses for {report.unseen_shards} of {len(self._table.urls)} "
-                "shards; their samples count as unseen.",
+                "shards; their samples count as unseen. Where the corpus should be that of the state, its shards were "
+                "changed: `seta-stream repack --state-out` carries losses over to those that it writes.",
                 SetaStreamWarning,
                 stacklevel=2,
             )

@@ -17,6 +17,7 @@ from seta_stream.collective import Collective
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.indexing import Corpus, open_corpus
 from seta_stream.corpus.labels import label_samples
+from seta_stream.corpus.listing import options_at
 from seta_stream.corpus.surveying import CORPUS_FILE
 from seta_stream.errors import ArgumentError, StateError
 from seta_stream.memory import Memory
@@ -66,7 +67,8 @@ class SetaStream:
         read: how to read.
         cache: a local folder, or Cache(folder, max_bytes), that keeps what is fetched of remote shards; local ones
             need none.
-        storage_options, state_options: for the file systems of the shards and of the state.
+        storage_options: for the shards' file system, and for the state's where it is of the same protocol.
+        state_options: for the state's, instead.
         collective, world, rank: of several processes (a later release).
 
     Raises:
@@ -110,6 +112,7 @@ class SetaStream:
         epochs = run_epochs(self.policy, decode_value)
         self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
+        state_options = options_at(folder or "", urls, storage_options, state_options)
         corpus = open_corpus(
             urls, index=index, state=folder, storage_options=storage_options, state_options=state_options
         )

@@ -288,8 +288,10 @@ def test_a_server_without_ranges_is_read_in_sequence(folder: Path, truth: dict[s
             before = len(server.served)
             assert sorted(check_right(stream, truth)) == sorted(truth)
             assert stream.stats.is_sequential
-        whole = [answer.target for answer in server.served[before:] if answer.range == "-"]
+        served = server.served[before:]
+        whole = [answer.target for answer in served if answer.method == "GET"]
         assert sorted(whole) == [f"/{name}" for name in SHARDS]
+        assert sum(answer.bytes for answer in served) == sum((folder / name).stat().st_size for name in SHARDS)
 
 
 def test_a_compressed_shard_in_a_bucket_is_read_in_sequence(

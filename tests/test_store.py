@@ -238,6 +238,7 @@ def test_spellings_of_urls(tmp_path: Path) -> None:
     [
         ("https://host/a.tar?X-Amz-Signature=abc", "https://host/a.tar"),
         ("https://user:word@host:8080/a.tar", "https://host:8080/a.tar"),
+        ("https://ghp_token@host/a.tar", "https://host/a.tar"),
         ("az://container@account.host/a?b.tar", "az://container@account.host/a?b.tar"),
         ("s3://b/a?b.tar", "s3://b/a?b.tar"),
         ("/tmp/a?b.tar", "/tmp/a?b.tar"),

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 from small_corpora import MakeCorpus, text_members, write_tar
 
 from seta_stream import DynamicRandom, Full, Reading, Rule, SeTa, SetaStream, SetaStreamWarning
+from seta_stream.corpus.building import Task
+from seta_stream.corpus.places import Place
 from seta_stream.errors import (
     ArgumentError,
     CheckpointError,
@@ -28,6 +30,9 @@ from seta_stream.errors import (
     StateLockedError,
     UnsupportedError,
 )
+from seta_stream.read import sequence
+from seta_stream.read.reader import _Job
+from seta_stream.store import ObjectInfo
 
 
 def ids_of(samples: Any) -> list[int]:
@@ -337,6 +342,54 @@ def test_compressed_shards_are_read_in_sequence(make_corpus: MakeCorpus, tmp_pat
     os.utime(packed[1], ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(ReadError, match=r"Cannot (decompress|read)"):
         list(broken)
+
+
+@pytest.mark.parametrize("fields", [None, ("cls",)])
+def test_compressed_shards_are_held_open_no_longer_than_wanted(
+    make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch, fields: tuple[str, ...] | None
+) -> None:
+    """Of a shard whose last samples are left out no stream stays open: it would hold what was asked ahead."""
+    packed = []
+    for path in make_corpus(20, 30):
+        packed.append(path + ".gz")
+        Path(packed[-1]).write_bytes(gzip.compress(Path(path).read_bytes()))
+    opened: list[Any] = []
+    under = sequence.open_decompressed
+    monkeypatch.setattr(sequence, "open_decompressed", lambda *where: opened.append(under(*where)) or opened[-1])
+    stream = SetaStream(packed, policy=DynamicRandom(prune_ratio=0.9), lanes=(1, 1), fields=fields)
+    samples = iter(stream)
+    for _ in range(len(stream)):
+        next(samples)
+    assert len(opened) > 10
+    assert sum(not one._stream.closed for one in opened) == 0
+    samples.close()
+
+
+def test_large_samples_wait_in_small_numbers(make_corpus: MakeCorpus) -> None:
+    """Decoding runs a few pieces ahead; where each is large, no further than its threads."""
+    reader = SetaStream(make_corpus(1, 2), decode=lambda _field, data: data).reader
+    made = []
+
+    def jobs(size: int) -> Iterator[_Job]:
+        for number in range(20):
+            made.append(number)
+            yield _Job([{"__key__": "a", "bin": bytes(size)}], reader.decode, 0, 0)
+
+    for size, ahead in ((100, 4), (8 << 20, 2)):
+        made.clear()
+        samples = reader._make_in_threads(jobs(size), 1)
+        next(samples)
+        assert len(made) == ahead
+        samples.close()
+
+
+def test_options_stand_in_no_text(make_corpus: MakeCorpus) -> None:
+    """A traceback that shows local values shows no credential."""
+    stream = SetaStream(make_corpus(1, 2), storage_options={"secret": "hidden-value"})
+    place = Place("s3://bucket/a", {"secret": "hidden-value"}, None)
+    info = ObjectInfo(1, "etag:x")
+    task = Task(0, "s3://bucket/a", info, "/x", {"secret": "hidden-value"}, must_write=False)
+    assert "hidden-value" not in f"{stream.reader!r} {place!r} {task!r} {stream.reader.corpus!r}"
 
 
 def bad_decode(field: str, data: bytes) -> int:

@@ -29,6 +29,7 @@ class _Lazy(click.Group):
             return None
         module = importlib.import_module(f"seta_stream.cli.{cmd_name}")
         command: click.Command = module.command
+        command.short_help = COMMANDS[cmd_name]
         return command
 
     def invoke(self, ctx: click.Context) -> object:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import click
 
-from seta_stream.cli.storage import storage_options
+from seta_stream.cli.storage import refuse_web, storage_options
 from seta_stream.errors import SetaStreamError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def command(
     counts: str | None,
     *,
     overwrite: bool,
-    options: dict[str, Any],
+    options: dict[str, Any] | None,
     as_json: bool,
 ) -> None:
     """Convert indexes, each compared with its shard before it is believed.
@@ -98,7 +98,12 @@ def command(
     URLS are tar files, brace patterns (train-{00000..00149}.tar), globs in quotes, or .txt lists of these, on disk or
     in a bucket. Read are indexes of seta_stream, Energon, DALI, webshart, hfutils and ratarmount; pickled ones (wids)
     are never loaded. For Energon, a .nv-meta folder is written too, so that the folder is a data set.
-    """
+
+    \b
+    Examples:
+        seta-stream convert "s3://bucket/train-{000..149}.tar" --to energon
+        seta-stream convert "/data/*.tar" --from dali --to seta --out /data/index
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)
     try:
         summary = convert_shards(
             urls,
@@ -142,8 +147,9 @@ def convert_shards(
     from seta_stream.store import normalise, store_for  # noqa: PLC0415  (likewise)
 
     started = time.perf_counter()
-    options = options or None
     shards = expand(urls, options)
+    if out is None:
+        refuse_web(shards)
     wanted = Wanted(
         source=source,
         to=to,
@@ -179,21 +185,13 @@ def _summary(outcomes: Sequence[Outcome], *, shards: int, to: str, seconds: floa
 
 
 def _print(summary: Summary) -> None:
-    from rich.console import Console  # noqa: PLC0415  (`seta-stream --help` need not wait for it)
-    from rich.table import Table  # noqa: PLC0415  (likewise)
-
-    table = Table(title=f"indexes for {summary.to}")
-    for name in ("read from", "shards"):
-        table.add_column(name, justify="right" if name == "shards" else "left")
-    for kind, count in sorted(summary.sources.items()):
-        table.add_row("the shards, scanned" if kind == "scan" else kind, f"{count:,}")
-    if summary.failed:
-        table.add_row("not converted", f"{len(summary.failed):,}")
-    Console().print(table)
+    sources = {"the shards, scanned" if kind == "scan" else kind: n for kind, n in sorted(summary.sources.items())}
+    read_from = ", ".join(f"{kind} ({n:,})" for kind, n in sources.items()) or "nothing"
     click.echo(
         f"{summary.converted:,} of {summary.shards:,} shards, "
-        f"{summary.samples:,} samples, {summary.members:,} members\n"
-        f"{summary.headers:,} headers read; {summary.written:,} indexes written in {summary.seconds:.1f} s"
+        f"{summary.samples:,} samples, {summary.members:,} members; read from {read_from}\n"
+        f"{summary.headers:,} headers read; {summary.written:,} indexes for {summary.to} written in "
+        f"{summary.seconds:.1f} s"
     )
     _tell("Note: ", summary.notes)
     _tell("Error: ", list(summary.failed.values()))

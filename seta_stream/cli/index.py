@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from seta_stream.cli.storage import storage_options
-from seta_stream.errors import ArgumentError, SetaStreamError, SetaStreamWarning
+from seta_stream.cli.storage import refuse_web, storage_options
+from seta_stream.errors import SetaStreamError, SetaStreamWarning
 
 if TYPE_CHECKING:
     from seta_stream.corpus.folders import Folders
@@ -65,7 +65,7 @@ def command(
     *,
     force: bool,
     way: Literal["hops", "whole"] | None,
-    options: dict[str, Any],
+    options: dict[str, Any] | None,
     as_json: bool,
 ) -> None:
     """Index shards, so that a stream opens at once.
@@ -73,7 +73,12 @@ def command(
     URLS are tar files, brace patterns (train-{00000..00149}.tar), globs in quotes, or .txt lists of these, on disk or
     in a bucket. Indexes are named <shard>.seta-index; a stream finds them beside the shards, or by index=FOLDER. What
     it will take is told first; interrupted, the same command goes on where it stopped.
-    """
+
+    \b
+    Examples:
+        seta-stream index "/data/train-{00000..00149}.tar"
+        seta-stream index "s3://bucket/train/*.tar" --options-file s3.json
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)
     with warnings.catch_warnings():
         warnings.simplefilter("always", SetaStreamWarning)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
@@ -87,7 +92,7 @@ def command(
         click.echo(
             f"{summary.shards} shards, {summary.samples:,} samples, {summary.members:,} members, "
             f"{summary.bytes / 1e6:,.1f} MB\n{summary.indexed} indexed, {summary.shards - summary.indexed} were up to "
-            f"date; {summary.index_bytes / 1e6:,.1f} MB of index written in {summary.seconds:.1f} s"
+            f"date; {summary.index_bytes / 1e6:,.2f} MB of index written in {summary.seconds:.1f} s"
         )
 
 
@@ -113,7 +118,6 @@ def index_shards(
     from seta_stream.corpus.probing import foresee  # noqa: PLC0415  (likewise)
 
     started = time.perf_counter()
-    options = options or None
     shards = expand(urls, options)
     targets = _targets(shards, out)
     folders = Folders(options)
@@ -145,23 +149,13 @@ def index_shards(
 
 
 def _targets(shards: Sequence[str], out: str | None) -> list[str]:
-    """Return where each index goes.
-
-    Raises:
-        ArgumentError: beside a shard that nothing can be written beside; known before an hour is spent on scanning it.
-    """
+    """Return where each index goes; ArgumentError where nothing can be written."""
     from seta_stream.corpus.places import beside, index_names  # noqa: PLC0415  (as above)
-    from seta_stream.store import join, protocol_of  # noqa: PLC0415  (likewise)
+    from seta_stream.store import join  # noqa: PLC0415  (likewise)
 
     if out is not None:
         return [join(out, name) for name in index_names(shards)]
-    closed = next((url for url in shards if protocol_of(url) in ("http", "https")), None)
-    if closed is not None:
-        raise ArgumentError(
-            f"Cannot write an index beside {closed.partition('?')[0]}: a web server takes no files. Give --out a "
-            "folder, and index= that folder to the stream.",
-            expected="--out FOLDER",
-        )
+    refuse_web(shards)
     return [beside(url) for url in shards]
 
 

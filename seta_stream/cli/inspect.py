@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from seta_stream.cli.storage import storage_options
 from seta_stream.errors import SetaStreamError, StateError
 
 if TYPE_CHECKING:
@@ -23,16 +24,18 @@ PARTS_SHOWN: Final = 20
 @click.command("inspect")
 @click.argument("state")
 @click.option("--png", metavar="FILE", type=click.Path(dir_okay=False, writable=True), help="Draw the run into FILE.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(state: str, png: str | None, as_json: bool) -> None:
+def command(state: str, png: str | None, options: dict[str, Any] | None, *, as_json: bool) -> None:
     """Show what STATE (a folder or URL) holds: losses, groups, the next window, and what each epoch kept.
 
     \b
-    Example:
+    Examples:
         seta-stream inspect runs/7 --png run7.png
+        seta-stream inspect s3://bucket/runs/7 --options-file s3.json
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
     try:
-        generations, summary = _read(state)
+        generations, summary = _read(state, options)
         if png is not None:
             from seta_stream.report.picture import draw_history  # noqa: PLC0415  (brings matplotlib)
 
@@ -47,13 +50,13 @@ def command(state: str, png: str | None, as_json: bool) -> None:
             click.echo(f"Picture: {png}")
 
 
-def _read(state: str) -> tuple[Generations, Summary]:
+def _read(state: str, options: dict[str, Any] | None) -> tuple[Generations, Summary]:
     # All of these bring numpy, which `seta-stream --help` need not wait for.
     from seta_stream.losses.generations import Generations  # noqa: PLC0415
     from seta_stream.losses.table import LossTable  # noqa: PLC0415
     from seta_stream.report.summary import summarise  # noqa: PLC0415
 
-    generations = Generations(state)
+    generations = Generations(state, options)
     kept = generations.kept()
     if not kept:
         raise StateError(
@@ -61,7 +64,7 @@ def _read(state: str) -> tuple[Generations, Summary]:
             "after an epoch with recorded losses."
         )
     newest = kept[-1]
-    shards = _shards(state, newest.sidecars)
+    shards = _shards(state, newest.sidecars, options)
     table = LossTable(shards.samples)
     report = generations.load(newest, table, shards)
     summary = summarise(
@@ -96,13 +99,13 @@ class _Sidecars:
         self.digests = tuple(one.digest for one in sidecars)
 
 
-def _shards(state: str, sidecars: Any) -> Any:
+def _shards(state: str, sidecars: Any, options: dict[str, Any] | None) -> Any:
     """Return samples and digests of the corpus as it was last opened, or else of the generation."""
     from seta_stream.corpus.ids import ShardTable  # noqa: PLC0415  (as above)
     from seta_stream.store import join, store_for  # noqa: PLC0415
 
     url = join(state, "corpus")
-    store = store_for(url)
+    store = store_for(url, options)
     return ShardTable.from_bytes(store.read(url), url) if store.exists(url) else _Sidecars(sidecars)
 
 

@@ -19,7 +19,7 @@ from seta_stream.policies.runs import EACH, Runs
 from seta_stream.report.losscurves import LossCurve, rank_correlation, recorded_curve
 from seta_stream.report.readcosts import CorpusShape
 from seta_stream.report.summary import epoch_shares, lineage_lines
-from seta_stream.store import is_local, join, store_for
+from seta_stream.store import Options, is_local, join, store_for
 
 CORRELATED_SAMPLES: Final = 2_000_000
 """Samples whose losses are loaded to tell the correlation; a part of the shards where there are more."""
@@ -60,17 +60,18 @@ class Recorded:
     runs: Runs
 
 
-def read_recorded(state: str, sample_bytes: float) -> Recorded:
+def read_recorded(state: str, sample_bytes: float, options: Options | None = None) -> Recorded:
     """Return what a state tells of its newest run.
 
     Args:
         state: a local folder or any fsspec URL.
         sample_bytes: mean size of a sample, where the state tells neither shards nor bytes.
+        options: of the state's file system.
 
     Raises:
         StateError: there is no history, or it holds no losses.
     """
-    generations = Generations(state)
+    generations = Generations(state, options)
     lines = lineage_lines(_checked(generations.history(), state))
     found = [(line, recorded_curve(line)) for line in lines]
     curves = {line["epoch"]: curve for line, curve in found if curve is not None}
@@ -82,7 +83,7 @@ def read_recorded(state: str, sample_bytes: float) -> Recorded:
     # An epoch without recorded losses went on with those before it.
     epochs = tuple(max((at for at in curves if at <= epoch), default=min(curves)) for epoch in range(max(curves) + 1))
     facts = [line.get("facts") or {} for line in lines]
-    corpus, is_local_corpus = _shape(state, generations, lines, facts, sample_bytes)
+    corpus, is_local_corpus = _shape(state, generations, lines, facts, sample_bytes, options)
     members, share = _members(facts)
     return Recorded(
         corpus=corpus,
@@ -123,10 +124,11 @@ def _shape(
     lines: Sequence[Mapping[str, Any]],
     facts: Sequence[Mapping[str, Any]],
     sample_bytes: float,
+    options: Options | None,
 ) -> tuple[CorpusShape, bool | None]:
     """Return the corpus as it was last opened, or else as the newest generation or the last line knows it."""
     url = join(state, "corpus")
-    store = store_for(url)
+    store = store_for(url, options)
     if store.exists(url):
         table = ShardTable.from_bytes(store.read(url), url)
         shape = CorpusShape(table.samples, table.extent_bytes, table.sizes, table.seekable)

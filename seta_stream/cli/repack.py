@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seta_stream.cli.storage import storage_options
+from seta_stream.cli.storage import key_values, storage_options
 from seta_stream.errors import SetaStreamError, SetaStreamWarning
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ _UNITS: Final = {
 }  # fmt: skip
 
 
-_OTHER: Final = "The same for --to, or for the states; what --option says holds for the same protocol by default."
-
-
 def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """Read a number of bytes, as 268435456, 256MiB or 1GB."""
     if value is None:
@@ -43,36 +40,24 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
-def _options(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any] | None:
-    """Read key=value for a file system; a value is JSON where it can be read so, else text."""
-    found: dict[str, Any] = {}
-    for given in values:
-        key, mark, text = given.partition("=")
-        if not mark or not key:
-            # What was given may be a secret, so it is not repeated.
-            raise click.BadParameter("write KEY=VALUE, as anon=true or endpoint_url=http://127.0.0.1:9000.")
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            found[key] = text
-    return found or None
-
-
 @click.command("repack")
 @click.argument("urls", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="FOLDER", help="Folder or URL of the new shards.")
 @click.option("--state", metavar="STATE", help="State folder or URL of the run whose losses order the samples.")
 @click.option("--generation", metavar="NAME", help="A generation of it; the newest by default.")
 @click.option("--state-out", metavar="STATE", help="Carry the losses over to this state, for a run on the new shards.")
-@click.option("--order", type=click.Choice(["loss", "key", "corpus"]), default="loss", show_default=True)
+@click.option(
+    "--order", type=click.Choice(["loss", "key", "corpus"]), default="loss", show_default=True,
+    help="What the samples of a shard are sorted by; corpus: as they are.",
+)  # fmt: skip
 @click.option("--shard-bytes", callback=_bytes, metavar="N", help="Split or join shards to this size, as 256MiB.")
 @click.option("--shard-samples", type=click.IntRange(min=1), metavar="N", help="The same, in samples.")
 @click.option("--prefix", metavar="NAME", help="Name the new shards NAME-000000.tar and so on.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes; as many as pay by default.")
 @click.option("--index", metavar="FOLDER", help="Folder of the corpus's indexes, if they are not beside the shards.")
 @storage_options
-@click.option("--to-option", "to_options", callback=_options, multiple=True, metavar="KEY=VALUE", help=_OTHER)
-@click.option("--state-option", "state_options", callback=_options, multiple=True, metavar="KEY=VALUE", help=_OTHER)
+@key_values("--to-option", "to_options", help="The same for --to; --option by default, where the protocol is one.")
+@key_values("--state-option", "state_options", help="The same for the states.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be read and written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(urls: tuple[str, ...], *, dry_run: bool, as_json: bool, **choices: Any) -> None:
@@ -81,7 +66,12 @@ def command(urls: tuple[str, ...], *, dry_run: bool, as_json: bool, **choices: A
     URLS are tar files, brace patterns (train-{00000..00149}.tar), globs in quotes, or .txt lists of these. Keys, fields
     and bytes stay as they are, and so does what lies in which shard, unless --shard-bytes or --shard-samples are given.
     Killed or out of disk, the same command goes on with the next shard.
-    """
+
+    \b
+    Example:
+        seta-stream repack "s3://bucket/train-{00000..00149}.tar" --to s3://bucket/by-loss \\
+            --state s3://bucket/runs/7 --state-out s3://bucket/runs/8
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)
     with warnings.catch_warnings():
         warnings.simplefilter("always", SetaStreamWarning)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
@@ -99,7 +89,6 @@ def _do(urls: Sequence[str], choices: dict[str, Any], *, dry_run: bool) -> Repor
     from seta_stream.repack import Choice, forecast, run  # noqa: PLC0415  (numpy; --help need not wait for it)
     from seta_stream.store import normalise  # noqa: PLC0415  (likewise)
 
-    choices["options"] = choices["options"] or None
     names = (
         "order", "state", "generation", "state_out", "shard_bytes", "shard_samples", "prefix", "jobs", "index",
         "options", "to_options", "state_options",
@@ -169,7 +158,7 @@ def _of_report(told: Report, to: str) -> tuple[list[tuple[str, str]], list[str]]
         ("shards", f"{told.shards:,} from {told.shards_before:,}; {told.written:,} written now"),
         ("samples", f"{told.samples:,}, with {told.members:,} members: all of the corpus, each verified"),
         ("read", told_bytes(told.bytes_read)),
-        ("written", f"{told_bytes(told.bytes_written)}, {moved / 1e6:,.0f} MB/s"),
+        ("written", told_bytes(told.bytes_written) + (f", {moved / 1e6:,.0f} MB/s" if told.written else "")),
         ("requests", f"{told.requests:,}"),
         ("seconds", f"{told.seconds:,.1f}"),
         ("losses", f"of {told.generation}" if told.generation else "none were used"),
@@ -187,6 +176,9 @@ def _of_report(told: Report, to: str) -> tuple[list[tuple[str, str]], list[str]]
 def _of_forecast(told: Forecast, to: str) -> tuple[list[tuple[str, str]], list[str]]:
     from seta_stream.cli.figures import told_bytes  # noqa: PLC0415  (rich; --help need not wait for it)
 
+    rate = f"{told.bytes_per_s / 1e6:,.0f} MB/s"
+    is_done = told.finished == told.shards
+    seconds = "0" if is_done else f"about {told.seconds:,.0f} in one process, at the {rate} of a first span"
     rows = [
         ("shards", f"{told.shards:,} from {told.shards_before:,}; {told.finished:,} are finished"),
         ("samples", f"{told.samples:,}"),
@@ -194,10 +186,7 @@ def _of_forecast(told: Forecast, to: str) -> tuple[list[tuple[str, str]], list[s
         ("would write", told_bytes(told.bytes_written)),
         ("would read back", told_bytes(told.bytes_checked)),
         ("requests", f"{told.requests:,}"),
-        (
-            "seconds",
-            f"about {told.seconds:,.0f} by one process, by how fast a first span was read; {told.processes} do it",
-        ),
-        ("first span", f"{told.bytes_per_s / 1e6:,.0f} MB/s"),
+        ("seconds", seconds),
+        ("processes", f"{told.processes:,}"),
     ]
     return rows, [f"Nothing was written to {to}."]

@@ -5,8 +5,9 @@ Takes options; gives a scenario, policies, and every assumption in words. Effect
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from seta_stream.cli.recorded import Recorded, read_recorded
 from seta_stream.errors import PolicyError
@@ -55,6 +56,7 @@ class Options:
     unit: Unit | None = None
     run_bytes: int | None = None
     repacked: bool = False
+    options: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def task_of(options: Options) -> Task:
     recorded = None
     sample_bytes = options.sample_bytes or 4096.0
     if options.state is not None:
-        recorded = read_recorded(options.state, sample_bytes)
+        recorded = read_recorded(options.state, sample_bytes, options.options)
         corpus, curves, warm = recorded.corpus, recorded.curves, recorded.warm
         epochs = options.epochs or len(curves)
         source = f"{options.state}, {_count(len(curves), 'recorded epoch')}"

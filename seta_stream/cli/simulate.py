@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from seta_stream.cli.storage import storage_options
 from seta_stream.errors import SetaStreamError, SetaStreamWarning
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ STORES = ("s3", "gcs", "azure", "none")
 @click.option(
     "-o", "--png", metavar="FILE", type=click.Path(dir_okay=False, writable=True), help="Draw the figures into FILE."
 )
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option("--progress/--no-progress", default=True, help="A bar on stderr.")
 def command(png: str | None, *, as_json: bool, progress: bool, **options: Any) -> None:

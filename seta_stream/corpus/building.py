@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +48,7 @@ class Task:
     url: str
     info: ObjectInfo
     target: str
-    storage_options: Options | None
+    storage_options: Options | None = field(repr=False)
     must_write: bool
     foreign: tuple[Foreign, ...] = ()
 

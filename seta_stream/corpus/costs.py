@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 HOPS_AT_ONCE: Final = 128
 """Shards of one machine that are scanned at once, each with one small request under way."""
@@ -76,6 +76,15 @@ class Spacing:
 
     strides: Sequence[int]
     heads: Sequence[int]
+
+    @classmethod
+    def between(cls, starts: Sequence[int], datas: Sequence[int], end: int) -> Self:
+        """Return it from where each member's headers begin, where its body does, and where the next header stands."""
+        stops = [*starts[1:], end]
+        return cls(
+            [stop - start for start, stop in zip(starts, stops, strict=True)],
+            [data - start for start, data in zip(starts, datas, strict=True)],
+        )
 
     @property
     def total(self) -> int:

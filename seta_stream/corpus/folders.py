@@ -11,13 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from seta_stream.errors import ReadError
-from seta_stream.store import ObjectInfo, Options, is_local, protocol_of, store_for
+from seta_stream.store import ObjectInfo, Options, is_local, is_web, store_for
 
 FEW: Final = 8
 """So few objects of a folder are asked for one by one: the folder may hold millions of others."""
 AT_ONCE: Final = 32
-UNLISTED: Final = frozenset({"http", "https"})
-"""Protocols without listings."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -68,7 +66,7 @@ class Folders:
         """Return what a remote folder holds; nothing where it is not listed: few are wanted, or it cannot be."""
         if folder in self._listed:
             return self._listed[folder]
-        if is_local(folder) or protocol_of(folder) in UNLISTED or wanted < FEW:
+        if is_local(folder) or is_web(folder) or wanted < FEW:
             return {}
         try:
             self._listed[folder] = store_for(folder, self._options).infos(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from seta_stream.corpus.folders import Folders
@@ -51,7 +51,7 @@ class Wanted:
     whole: bool = False
     overwrite: bool = False
     counts: Mapping[str, int] | None = None
-    options: Options | None = None
+    options: Options | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

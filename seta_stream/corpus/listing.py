@@ -7,17 +7,16 @@ normalised URLs in order. Acts: it lists folders and reads .txt files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from seta_stream.corpus.index import SUFFIX
 from seta_stream.errors import ArgumentError, CorpusError
-from seta_stream.store import Options, is_local, join, local_path, normalise, protocol_of, store_for
+from seta_stream.store import Options, is_local, is_web, join, local_path, normalise, protocol_of, store_for
 
 Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _GLOB: Final = frozenset("*?[")
-_WEB: Final = frozenset({"http", "https"})
 
 
 def expand(urls: Urls, storage_options: Options | None = None) -> list[str]:
@@ -57,9 +56,35 @@ def expand(urls: Urls, storage_options: Options | None = None) -> list[str]:
     return found
 
 
+def options_at(url: str, urls: Urls, storage_options: Options | None, given: Options | None) -> Options | None:
+    """Return the options of what lies beside a corpus, as a state: `given`, else the shards' where the protocol is one.
+
+    Of shards that a .txt file lists only the lines tell the protocol: they are taken to lie where `url` does.
+
+    Raises:
+        ArgumentError: options are no mapping.
+    """
+    for options in (storage_options, given):
+        if options is not None and not isinstance(options, Mapping):
+            raise ArgumentError(
+                f"storage_options and state_options are dicts of options; got a {type(options).__name__}. Write "
+                'storage_options={"anon": True}.'
+            )
+    if given is not None:
+        return given
+    patterns = [urls] if isinstance(urls, str | os.PathLike) else list(urls)
+    first = os.fspath(patterns[0]) if patterns else ""
+    is_beside = _is_list(first) or protocol_of(first) == protocol_of(url)
+    return storage_options if is_beside else None
+
+
+def _is_list(pattern: str) -> bool:
+    return pattern.lower().endswith(".txt")
+
+
 def _expand_one(pattern: str, options: Options | None, *, listed: bool) -> Iterator[str]:
     protocol_of(pattern)
-    if pattern.lower().endswith(".txt") and not listed:
+    if _is_list(pattern) and not listed:
         yield from _expand_list(pattern, options)
     elif is_local(pattern) and local_path(pattern).is_file():
         yield normalise(pattern)
@@ -73,7 +98,7 @@ def _expand_one(pattern: str, options: Options | None, *, listed: bool) -> Itera
 
 def _is_glob(url: str) -> bool:
     """Say whether a URL is a pattern; in one of a web server, "?" begins a query and "[" may stand in an address."""
-    return "*" in url if protocol_of(url) in _WEB else not _GLOB.isdisjoint(url)
+    return "*" in url if is_web(url) else not _GLOB.isdisjoint(url)
 
 
 def _braces(pattern: str) -> list[str]:
@@ -101,7 +126,7 @@ def _checked(url: str) -> str:
 
 
 def _expand_glob(pattern: str, options: Options | None) -> list[str]:
-    if protocol_of(pattern) in _WEB:
+    if is_web(pattern):
         raise ArgumentError(
             f"Cannot expand {pattern!r}: a web server gives no list of its files. Name the shards by a brace pattern, "
             "as train-{00000..00149}.tar, or in a .txt file of URLs.",
@@ -126,7 +151,7 @@ def _expand_list(url: str, options: Options | None) -> Iterator[str]:
     for line in map(str.strip, lines):
         if not line or line.startswith("#"):
             continue
-        if line.lower().endswith(".txt"):
+        if _is_list(line):
             raise CorpusError(
                 f"Cannot follow {line!r} in {url}: a list of shards may not name another list. Write its lines here.",
                 shard=url,

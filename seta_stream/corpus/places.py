@@ -10,9 +10,10 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from seta_stream.corpus.folders import Folders
@@ -56,7 +57,8 @@ def beside(url: str) -> str:
     return url + SUFFIX
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """A file that may be the index of a shard.
 
     Args:
@@ -66,7 +68,7 @@ class Place(NamedTuple):
     """
 
     url: str
-    options: Options | None
+    options: Options | None = field(repr=False)
     info: ObjectInfo | None
 
 

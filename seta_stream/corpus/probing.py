@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from seta_stream.corpus.building import Task, cpus
 from seta_stream.corpus.compressed import HEAD_BYTES, opener_of
@@ -29,7 +28,7 @@ from seta_stream.corpus.costs import (
 )
 from seta_stream.corpus.tar import TarScanner
 from seta_stream.errors import SetaStreamError
-from seta_stream.store import ShardFile, is_local, local_path, protocol_of, store_for
+from seta_stream.store import ShardFile, is_local, local_path, protocol_of, shown, store_for
 
 if TYPE_CHECKING:
     from seta_stream.store.engine import Engine
@@ -162,11 +161,7 @@ def _measure(task: Task, file: ShardFile) -> Probe | None:
     length = min(BODY_BYTES, size)
     first_byte_s = min(times)
     seconds = _timed(file, (size - length) // 2, length)[1] - first_byte_s
-    stops = [*starts[1:], scanner.offset]
-    spacing = Spacing(
-        [stop - start for start, stop in zip(starts, stops, strict=True)],
-        [data - start for start, data in zip(starts, datas, strict=True)],
-    )
+    spacing = Spacing.between(starts, datas, scanner.offset)
     return Probe(statistics.median(times), length / max(seconds, length / MOST_BYTES_PER_S), spacing)
 
 
@@ -195,20 +190,12 @@ def _burst(task: Task, engine: Engine, link: Link) -> float:
 
 def _estimate(tasks: Sequence[Task], of: int, cost: Cost | None) -> Estimate:
     url = tasks[0].url
+    folder = str(local_path(url).parent) if is_local(url) else shown(url).rpartition("/")[0]
     return Estimate(
         shards=len(tasks),
         of=of,
         shard_bytes=sum(task.size for task in tasks),
-        place=_place(url),
+        place=folder,
         protocol=protocol_of(url),
         cost=cost,
     )
-
-
-def _place(url: str) -> str:
-    """Return the folder of a URL as a person may see it: without user, password and query, which may be secrets."""
-    if is_local(url):
-        return str(local_path(url).parent)
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path.rpartition('/')[0]}"

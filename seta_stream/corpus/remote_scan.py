@@ -95,11 +95,7 @@ class _Chooser:
             now = self._step.way if self._count else None
             self._count, self._reads = scanner.count, 0
             starts, datas = scanner.last(RECENT)
-            stops = [*starts[1:], scanner.offset]
-            spacing = Spacing(
-                [stop - start for start, stop in zip(starts, stops, strict=True)],
-                [data - start for start, data in zip(starts, datas, strict=True)],
-            )
+            spacing = Spacing.between(starts, datas, scanner.offset)
             self._sit(self._conditions.step(spacing, self._size - scanner.offset, now))
         return self._step
 

@@ -64,8 +64,10 @@ class WriterRecord:
         try:
             self._store.write(self._url, record)
         except OSError as error:
+            told = str(error) if isinstance(error, ReadError) else f"Cannot write {self._url}: {error}."
             raise StateError(
-                f"Cannot write {self._url}: {error}. Give the state a place that this run may write, or none."
+                f"{told} Give a place that this run may write, and its own options (state_options=) where those of the "
+                "shards do not open it."
             ) from error
         self._record = record
 

@@ -159,12 +159,15 @@ class CachedFile:
         # A tar ends in zeros that no sample wants: where they alone fill the last block, it comes with the one before,
         # or the shard would never be whole.
         last = blocks.layout.blocks - 1
+        is_wanted = last in rank
         if last - 1 in rank and last not in blocks.coming and blocks.missing(last, last + 1):
             rank.setdefault(last, rank[last - 1])
         longest = max(1, self._keeper.run_bytes // blocks.layout.block_bytes)
         runs: list[list[int]] = []
         for block in sorted(rank):
-            if runs and runs[-1][-1] == block - 1 and len(runs[-1]) < longest:
+            follows = bool(runs) and runs[-1][-1] == block - 1
+            # Nobody waits for the zeros alone: they go with the others, however many those are.
+            if follows and (len(runs[-1]) < longest or (block == last and not is_wanted)):
                 runs[-1].append(block)
             else:
                 runs.append([block])

@@ -33,11 +33,12 @@ class Opener:
         self._engine = engine
         self.cache = cache
 
-    def open(self, url: str, index: ShardIndex, shard: int) -> ShardFile:
+    def open(self, url: str, index: ShardIndex, shard: int, until: int) -> ShardFile:
         """Open the version of an object that was indexed.
 
         Args:
             url, index, shard: of the corpus: where it lies, what is in it, its number.
+            until: where the last byte ends that the epoch reads of it.
 
         Raises:
             ShardChangedError: there is another version now.
@@ -48,7 +49,7 @@ class Opener:
         if index.seekable:
             file = store.open(url, expected, engine=self._engine)
         else:
-            file = SequentialFile(store, url, int(index.extent_stop[-1]))
+            file = SequentialFile(store, url, until, reads_on=until > int(index.extent_start[-1]))
         if file.info != expected:
             found = file.info
             file.close()

@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
@@ -43,6 +43,8 @@ FAILURES_SHARE: Final = 0.05
 
 _CHUNK_BYTES: Final = 256 << 10
 _CHUNK_SAMPLES: Final = 256
+_PENDING_BYTES: Final = 2 << 20
+"""Samples that wait to be decoded hold no more than this per piece, or there are as many pieces as threads."""
 _WAIT, _SAMPLES, _DECODED, _SKIPPED = (COUNTERS.index(name) for name in ("wait_ns", "samples", "decoded", "skipped"))
 
 Items = Sequence[Sample | Late]
@@ -78,7 +80,7 @@ class Reader:
     decode: Decode | None
     fields: tuple[str, ...] | None
     on_error: Literal["raise", "skip"]
-    options: Options | None
+    options: Options | None = field(repr=False)  # credentials
     cache: BlockCache | None = None
 
     def plan(self) -> EpochPlan:
@@ -165,9 +167,8 @@ class Reader:
                 yield items[start : start + size]
 
     def _chunk_samples(self, items: Items) -> int:
-        first = items[0]
-        if isinstance(first, Late):
-            return max(1, _CHUNK_BYTES // max(1, sum(size for _, size in first.spans)))
+        if isinstance(items[0], Late):
+            return max(1, _CHUNK_BYTES // max(1, _bytes_of(items[:1])))
         if self.decode is None:
             return len(items)
         return _CHUNK_SAMPLES
@@ -185,20 +186,33 @@ class Reader:
 
     def _make_in_threads(self, jobs: Iterable[_Job], threads: int) -> Generator[list[Sample], None, None]:
         """Decode pieces in threads, and deliver them in order."""
-        pending: deque[Future[list[Sample]]] = deque()
+        pending: deque[tuple[int, Future[list[Sample]]]] = deque()
+        most, held = 2 * threads + 1, 0
         pool = ThreadPoolExecutor(threads, thread_name_prefix="seta-decode")
         try:
             for job in jobs:
-                pending.append(pool.submit(self._make, job))
-                if len(pending) > 2 * threads + 1:
-                    yield pending.popleft().result()
+                size = _bytes_of(job.items)
+                pending.append((size, pool.submit(self._make, job)))
+                held += size
+                while len(pending) > most or (len(pending) > threads and held > most * _PENDING_BYTES):
+                    size, made = pending.popleft()
+                    held -= size
+                    yield made.result()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[1].result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 _FAILED: Final = "__failed__"
+
+
+def _bytes_of(items: Items) -> int:
+    """Return about how many bytes items hold, or will once they are read: all as many as the first."""
+    first = items[0]
+    if isinstance(first, Late):
+        return sum(size for _, size in first.spans) * len(items)
+    return sum(len(value) for value in first.values() if isinstance(value, bytes)) * len(items)
 
 
 def _decode_or_mark(sample: Sample, decode: FieldDecode) -> Sample:

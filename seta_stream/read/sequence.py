@@ -80,17 +80,19 @@ class SequentialFile:
     Args:
         store: where it lies.
         url: its URL.
-        last: where the last sample ends; who has read so far reads on to the end, where the checksum stands.
+        until: where the last byte ends that is wanted; who has read so far holds no stream open.
+        reads_on: whether it is then read on to the end, where the checksum of all stands.
     """
 
     is_near = True
     """Reading on costs no request."""
 
-    def __init__(self, store: Store, url: str, last: int) -> None:
+    def __init__(self, store: Store, url: str, until: int, *, reads_on: bool) -> None:
         self.url = url
         self.info: ObjectInfo = store.info(url)
         self._store = store
-        self._last = last
+        self._until = until
+        self._reads_on = reads_on
         self._lock = threading.Lock()
         self._streams: list[tuple[int, IO[bytes]]] = []  # (position, stream), the last used at the end
 
@@ -103,14 +105,14 @@ class SequentialFile:
             except BaseException:
                 stream.close()
                 raise
-            if offset + length >= self._last:
+            if offset + length >= self._until:
                 stream.close()
             else:
                 self._streams.append((offset + length, stream))
             return data
 
     def _forward(self, stream: IO[bytes], position: int, offset: int, length: int) -> bytes:
-        """Read on from a position; at the last sample on to the end, where the checksum of all stands."""
+        """Read on from a position; after the last byte wanted perhaps on to the end."""
         with decompressing(partial(_not_decompressed, self.url, position)):
             while position < offset:
                 skipped = len(stream.read(min(_SKIP_BYTES, offset - position)))
@@ -118,7 +120,7 @@ class SequentialFile:
                     break
                 position += skipped
             data = stream.read(length)
-            while offset + length >= self._last and stream.read(_SKIP_BYTES):
+            while self._reads_on and offset + length >= self._until and stream.read(_SKIP_BYTES):
                 pass
         if len(data) != length:
             raise short_read(self.url, offset, length, len(data))

@@ -67,6 +67,7 @@ class OpenShard:
         shard: its number.
         fields: the fields wanted; None for all.
         opener: opens its object.
+        last_wanted: position of the last sample that the epoch reads.
         is_sparse: whether much of it is not wanted.
         is_shuffled: whether its samples are wanted out of order.
         opened: is told of a new handle.
@@ -79,6 +80,7 @@ class OpenShard:
         fields: Sequence[str] | None,
         opener: Opener,
         *,
+        last_wanted: int,
         is_sparse: bool,
         is_shuffled: bool,
         opened: Callable[[OpenShard, ShardFile], None],
@@ -89,6 +91,7 @@ class OpenShard:
         self.is_local = is_local(self.url)
         self.wanted = None if fields is None else frozenset(fields)
         self._file: ShardFile | None = None
+        self._last_wanted = last_wanted
         self._opener = opener
         mean_bytes = self.index.shard_size / max(self.index.samples, 1)
         self._has_large = self.index.seekable and mean_bytes >= LARGE_BYTES
@@ -123,13 +126,19 @@ class OpenShard:
     def file(self) -> ShardFile:
         """The handle, opened on first use and checked against the index."""
         if self._file is None:
-            file = self._opener.open(self.url, self.index, self.number)
+            file = self._opener.open(self.url, self.index, self.number, self._until)
             if self._is_scattered:
                 file.advise_scattered()
             self._file = file
             self._opened(self, file)
             return file
         return self._file
+
+    @property
+    def _until(self) -> int:
+        """Where the last byte ends that the epoch reads."""
+        last = np.array([self._last_wanted])
+        return int(self.extents_of(last, int(self.layout_of(last)[0])).stops.max(initial=0))
 
     def read_spans(self, spans: list[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length); the handle is opened again where it was given up meanwhile."""
@@ -229,6 +238,7 @@ class OpenShards:
     def __init__(self, corpus: Corpus, fields: Sequence[str] | None, opener: Opener, plan: EpochPlan) -> None:
         self._corpus = corpus
         self._is_shuffled = plan.geometry.order == "blocks"
+        self._selection = plan.selection
         self._is_sparse = plan.selection.counts < DENSE * corpus.table.samples
         self._fields = fields
         self._opener = opener
@@ -246,6 +256,7 @@ class OpenShards:
                 shard,
                 self._fields,
                 self._opener,
+                last_wanted=int(self._selection.positions(shard)[-1]),
                 is_sparse=bool(self._is_sparse[shard]),
                 is_shuffled=self._is_shuffled,
                 opened=self._opened,

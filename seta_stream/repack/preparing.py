@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.index import SUFFIX, read_header
 from seta_stream.corpus.indexing import Corpus, open_corpus
-from seta_stream.corpus.listing import Urls
+from seta_stream.corpus.listing import Urls, options_at
 from seta_stream.corpus.places import beside, fits
 from seta_stream.errors import ArgumentError, IndexFileError, ReadError, StateError
 from seta_stream.losses.table import LossTable
 from seta_stream.repack.carrying import losses_of
 from seta_stream.repack.plan import ORDERS, Order, Pieces, base_name, cut, fingerprint, one_to_one, shard_names
 from seta_stream.repack.record import FOLDER, MANIFEST_NAME, RECORD_SUFFIX, Record, refuse_other, unpack_manifest
-from seta_stream.store import ObjectInfo, Options, is_local, join, local_path, normalise, protocol_of, store_for
+from seta_stream.store import ObjectInfo, Options, is_local, join, local_path, normalise, store_for
 
 _IN_FLIGHT: Final = 16
 
@@ -91,15 +91,7 @@ class Choice:
         Where none are given, those of the corpus hold if the protocol is the same.
         """
         given = self.to_options if url == self.to else self.state_options
-        if given is not None:
-            return given
-        return self.storage_options if protocol_of(self.first) == protocol_of(url) else None
-
-    @property
-    def first(self) -> str:
-        """The first pattern of the corpus."""
-        urls = [self.urls] if isinstance(self.urls, str | os.PathLike) else list(self.urls)
-        return os.fspath(urls[0]) if urls else ""
+        return options_at(url, self.urls, self.storage_options, given)
 
 
 @dataclass(frozen=True, eq=False)

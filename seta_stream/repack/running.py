@@ -138,7 +138,7 @@ def run(choice: Choice, progress: Callable[[Progress], None] | None = None) -> R
     """Do what `repack` does, for choices that are made."""
     started = time.perf_counter()
     prepared = prepare(choice)
-    home = Generations(join(choice.to, FOLDER), prepared.to_options)
+    home = _home(prepared)
     _lock(home, choice.to)
     try:
         taken = _begin(prepared, home)

@@ -26,6 +26,7 @@ from seta_stream.store.objects import Bytes, ObjectInfo, short_read
 from seta_stream.store.obstores import faster
 from seta_stream.store.processes import PerProcess
 from seta_stream.store.redaction import secrets_of
+from seta_stream.store.retrying import STALL_S
 from seta_stream.store.urls import shown
 from seta_stream.store.versions import of_facts
 
@@ -77,6 +78,10 @@ class FileSystemClient:
         slow = self._slow()
         fast = None if force == "fsspec" else faster(protocol, self.fs, options, slow)
         self.fetch: Fetch = fast or slow
+        self.has_answered = False
+        """Whether the store is known to be there."""
+        self.has_told = False
+        """Whether somebody was told that it is waited for."""
 
     @property
     def is_conditional(self) -> bool:
@@ -101,16 +106,21 @@ class FileSystemClient:
         if start == stop:
             return b""
         try:
-            return await self.fetch(url, start, stop, info)
+            data = await self.fetch(url, start, stop, info)
         except Exception as error:  # noqa: BLE001  (whatever a client raises is judged)
             raise self.fault(error, url) from None  # the client's error may hold credentials
+        self.has_answered = True
+        return data
 
     async def info(self, url: str) -> ObjectInfo:
         """Return size and version, by one attempt."""
         try:
-            if self.web is not None:
-                return (await self.web.look(url))[0]
-            return of_facts(self.protocol, await self.do("info", url))
+            async with asyncio.timeout(STALL_S):
+                if self.web is not None:
+                    return (await self.web.look(url))[0]
+                return of_facts(self.protocol, await self.do("info", url))
+        except TimeoutError:
+            raise Fault("transient", f"no answer came in {STALL_S:.0f} s") from None
         except Exception as error:  # noqa: BLE001  (likewise)
             raise self.fault(error, url) from None
 

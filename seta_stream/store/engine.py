@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Final
 
-from seta_stream.errors import SetaStreamError
+from seta_stream.errors import SetaStreamError, SetaStreamWarning
 from seta_stream.store.clients import Client
 from seta_stream.store.concurrency import MOST_PER_MACHINE, Concurrency
 from seta_stream.store.faults import Fault, error_of, fault_of
 from seta_stream.store.objects import Bytes, ObjectInfo
 from seta_stream.store.processes import PerProcess
-from seta_stream.store.retrying import Patience
+from seta_stream.store.retrying import TOLD_AFTER_S, Patience
+from seta_stream.store.urls import shown
 
 TRIED_AGAIN: Final = frozenset({"throttled", "transient"})
 MOST_DOUBTS: Final = 3
@@ -44,6 +46,8 @@ class Engine:
         self.patience = patience or Patience()
         self.retries = 0
         """Attempts after the first ones."""
+        self.has_told = False
+        """Whether somebody was told that the store is waited for."""
         self._waiting: deque[_Ticket] = deque()
         self._running = 0
         self._looks = _Looks()
@@ -119,7 +123,7 @@ class Engine:
             self.concurrency.throttled(now)
         pause = None
         if fault.kind in TRIED_AGAIN:
-            ticket.attempts += 1
+            ticket.attempts, ticket.trouble = ticket.attempts + 1, fault.reason
             since = now - (ticket.begun_at or now)
             pause = self.patience.delay_s(ticket.attempts, since, self._random.random(), fault.retry_after_s)
         if pause is None:
@@ -131,6 +135,15 @@ class Engine:
     def _again(self, ticket: _Ticket) -> None:
         self._waiting.appendleft(ticket)
         self._begin()
+
+
+def tell_waiting(url: str, reason: str, patience: Patience) -> None:
+    """Warn that a store is waited for: silence looks like a hang."""
+    warnings.warn(
+        f"Waiting for {shown(url)}: {reason}. It is tried again until {patience.give_up_s:.0f} s have passed.",
+        SetaStreamWarning,
+        stacklevel=3,
+    )
 
 
 _engines: Final[PerProcess[Engine]] = PerProcess()
@@ -183,10 +196,22 @@ class _Ticket(Future[Bytes]):
         self.offset = offset
         self.length = length
         self.attempts = 0
+        self.trouble = ""
+        """Why the last attempt failed."""
         self.doubts = 0
         self.begun_at: float | None = None
         self.task: asyncio.Task[None] | None = None
         self._engine = engine
+
+    def result(self, timeout: float | None = None) -> Bytes:
+        """Wait, and say so once where the store fails for long."""
+        while not (self._engine.has_told or self.done() or timeout is not None):
+            with suppress(TimeoutError):
+                return super().result(TOLD_AFTER_S)
+            if self.trouble and not self._engine.has_told:
+                self._engine.has_told = True
+                tell_waiting(self.url, self.trouble, self._engine.patience)
+        return super().result(timeout)
 
     def settle(self, data: Bytes) -> None:
         with suppress(InvalidStateError):  # it was given up meanwhile

@@ -57,6 +57,7 @@ _TRANSIENT_ERRNOS: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, err
 _STATUS_IN_TEXT: Final = re.compile(r"status code: (\d{3})")
 _CODE_IN_TEXT: Final = re.compile(r"<Code>(\w+)</Code>")
 _OBSTORE_TRANSIENT: Final = re.compile(r"HTTP error|timed? ?out|connection|decoding response|body", re.IGNORECASE)
+_NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound")
 _LONGEST_CHAIN: Final = 8
 
 
@@ -217,7 +218,12 @@ def _reason(error: BaseException, url: str, secrets: Collection[str]) -> str:
     text = str(error).partition("\n\nDebug source")[0]
     if _is_obstore(error) and (found := re.search(r'message: "([^"]+)"', str(error))):
         text = f"{text}: {found[1]}"
-    said = redact(text.replace(url, shown(url)), secrets)
+    before, mark, document = text.partition("<?xml")
+    if mark and (code := _CODE_IN_TEXT.search(document)):  # of the store's document, its own word is enough
+        text = f"{before.rstrip(': ')}: {code[1]}"
+    # A client may quote the host alone, with the user and password that were written into the URL.
+    text = text.replace(url, shown(url)).replace(split(url)[0] or url, split(shown(url))[0])
+    said = redact(text, secrets)
     name = type(error).__name__
     return f"{name}: {said}" if said else name
 
@@ -266,12 +272,16 @@ def _advice(fault: Fault, url: str, attempts: int) -> str:
     bucket, key = split(shown(url))
     word = {"az": "container", "http": "host"}.get(family, "bucket")
     if fault.kind == "missing":
-        where = f"No key {key!r} was found in {word} {bucket!r}: check" if family else "Check"
+        where = "Check"
+        if _NO_BUCKET.search(fault.reason):
+            where = f"There is no {word} {bucket!r}: check"
+        elif family:
+            where = f"No {'path' if family == 'http' else 'key'} {key!r} was found in {word} {bucket!r}: check"
         place = ", the endpoint or region," if family in {"s3", "az"} else ""
         return f"there is no such file. {where} the spelling{place} and whether it was removed ({fault.reason})."
     if fault.kind == "denied":
         give = _CREDENTIALS.get(family, "what the file system asks for in storage_options")
-        return f"access to {word} {bucket!r} is denied ({fault.reason}). Give {give}."
+        return f"access to {word} {bucket!r} is denied ({fault.reason}). Give {give}. Commands take these by --option."
     if fault.kind == "no-ranges":
         return (
             f"the server sends whole files only ({fault.reason}). Read it in sequence: run `seta-stream index` again; "

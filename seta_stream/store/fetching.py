@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from seta_stream.store.faults import Fault
 from seta_stream.store.filesystems import CONNECT_S
 from seta_stream.store.objects import Bytes, ObjectInfo
 from seta_stream.store.retrying import STALL_S
+from seta_stream.store.urls import split
 from seta_stream.store.versions import (
     UNVERSIONED,
     check_length,
@@ -154,6 +156,8 @@ class WebFetch:
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
+        self._whole: set[str] = set()
+        """Hosts that sent a whole object where one byte was asked for: of them the head is asked for first."""
 
     async def __call__(self, url: str, start: int, stop: int, info: ObjectInfo) -> Bytes:
         """Read by one GET."""
@@ -180,8 +184,14 @@ class WebFetch:
     async def look(self, url: str) -> tuple[ObjectInfo, bool]:
         """Return size and version, and whether byte ranges are served.
 
-        One byte is asked for: that tells more than HEAD does, and is allowed where a signed URL refuses HEAD.
+        One byte is asked for: that tells more than HEAD does, and is allowed where a signed URL refuses HEAD. A host
+        that answers with the whole object is not asked so again, unless its head tells of ranges or nothing.
         """
+        if split(url)[0] in self._whole:
+            with suppress(Exception):  # GET tells what is wrong
+                info, has_ranges = await self._look_at_head(url)
+                if not has_ranges:
+                    return info, False
         async with await self.get(url, {"Range": "bytes=0-0"}) as answer:
             if answer.status == 206:
                 size = content_range(answer.headers.get("Content-Range", ""))[2]
@@ -193,6 +203,7 @@ class WebFetch:
                 answer.raise_for_status()
                 if answer.content_length is None:
                     raise Fault("broken", "the server does not tell the size")
+                self._whole.add(split(url)[0])
                 found = of_headers(answer.content_length, answer.headers)
                 answer.close()  # the body is not wanted
                 return found, False

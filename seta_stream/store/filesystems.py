@@ -57,7 +57,17 @@ def make(protocol: str, options: Mapping[str, Any]) -> Any:
         raise _refused(protocol, error, options) from None  # the cause may hold the options
     if protocol in S3:
         fs.retries = 1  # attempts per call
+    if protocol in AZURE and options.get("location_mode", "primary") == "primary":
+        _without_retries(fs)
     return fs
+
+
+def _without_retries(fs: Any) -> None:
+    """Give adlfs a service client that tries once; it has no option for that, and the SDK's own takes 85 s to fail."""
+    given = fs.service_client
+    fs.service_client = type(given)(
+        given.url, credential=given.credential, retry_total=0, connection_timeout=CONNECT_S, read_timeout=STALL_S
+    )
 
 
 def _missing(protocol: str, error: ImportError) -> SetaStreamError:

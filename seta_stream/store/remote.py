@@ -19,10 +19,10 @@ from typing import IO, Any, Final, TypeVar, cast
 from seta_stream.errors import SetaStreamError, UnsupportedError
 from seta_stream.store import filesystems
 from seta_stream.store.clients import FileSystemClient, Force, client_for
-from seta_stream.store.engine import TRIED_AGAIN, Engine, RemoteFile, engine_for
+from seta_stream.store.engine import TRIED_AGAIN, Engine, RemoteFile, engine_for, tell_waiting
 from seta_stream.store.faults import Fault, error_of
 from seta_stream.store.objects import ObjectInfo
-from seta_stream.store.retrying import Patience
+from seta_stream.store.retrying import TOLD_AFTER_S, Patience
 from seta_stream.store.streams import BLOCK_BYTES, BlockStream, WholeStream
 from seta_stream.store.urls import shown
 from seta_stream.store.versions import of_facts
@@ -196,20 +196,28 @@ class RemoteStore:
         attempts, begun = 0, time.monotonic()
         while True:
             try:
-                return _wait(client, work)
+                found = _wait(client, work)
             except SetaStreamError:
                 raise
             except Exception as error:  # noqa: BLE001  (whatever a client raises is judged)
                 fault = client.fault(error, url)
+            else:
+                client.has_answered = True
+                return found
             if not isinstance(fault, Fault):
                 raise fault
+            client.has_answered |= fault.kind != "transient"
             attempts += 1
             since = time.monotonic() - begun
-            pause = self._patience.delay_s(attempts, since, _jitter.random(), fault.retry_after_s)
+            patience = self._patience if client.has_answered else self._patience.with_stranger()
+            pause = patience.delay_s(attempts, since, _jitter.random(), fault.retry_after_s)
             if fault.kind not in TRIED_AGAIN or pause is None:
                 # Neither the client's error nor its own cause: they may hold credentials.
                 cause = FileNotFoundError(fault.reason) if fault.kind == "missing" else fault
                 raise error_of(fault, url, attempts=attempts, action=action) from cause
+            if since > TOLD_AFTER_S and not client.has_told:
+                client.has_told = True
+                tell_waiting(url, fault.reason, patience)
             time.sleep(pause)
 
 

@@ -15,6 +15,10 @@ LONGEST_WISH_S: Final = 120.0
 SLOWEST_BYTES_PER_S: Final = 128 << 10
 """A body that comes slower than this, over its whole length, counts as stalled."""
 STALL_S: Final = 30.0
+STRANGER_S: Final = 30.0
+"""A store that has never answered is given up after this long: its address is wrong more often than it is down."""
+TOLD_AFTER_S: Final = 10.0
+"""Who waits for a store that fails is told so after this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class Patience:
         if wish_s is not None:
             pause += min(max(wish_s, 0.0), LONGEST_WISH_S)
         return pause if since_s + pause <= self.give_up_s else None
+
+    def with_stranger(self) -> Patience:
+        """Return what is left of it for a store that has never answered."""
+        return Patience(min(self.give_up_s, STRANGER_S))
 
     def attempt_s(self, length: int) -> float:
         """Return the seconds that one attempt at `length` bytes may take."""

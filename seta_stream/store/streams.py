@@ -15,7 +15,7 @@ from seta_stream.store.clients import FileSystemClient
 from seta_stream.store.faults import Fault, error_of
 from seta_stream.store.objects import Answer, ShardFile
 
-BLOCK_BYTES: Final = 4 << 20
+BLOCK_BYTES: Final = 2 << 20
 BLOCKS_AHEAD: Final = 4
 
 

@@ -32,6 +32,11 @@ def is_local(url: str) -> bool:
     return protocol_of(url) == "file"
 
 
+def is_web(url: str) -> bool:
+    """Say whether a URL is of a web server, which lists nothing and takes no files."""
+    return protocol_of(url) in {"http", "https"}
+
+
 def local_path(url: str) -> Path:
     """Return the absolute path of a local URL (plain path or file://)."""
     if url.lower().startswith(("file://", "local://")):
@@ -63,6 +68,7 @@ def shown(url: str) -> str:
     if not mark or is_local(url):
         return url
     host, slash, path = rest.partition("/")
-    if scheme.lower() in {"http", "https"}:
-        path = path.partition("?")[0]
-    return f"{scheme}://{host.rpartition('@')[2] if ':' in host.rpartition('@')[0] else host}{slash}{path}"
+    user, _, place = host.rpartition("@")
+    if is_web(url):  # a user alone can be a token
+        return f"{scheme}://{place}{slash}{path.partition('?')[0]}"
+    return f"{scheme}://{place if ':' in user else host}{slash}{path}"

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from seta_stream.cli import main
 from seta_stream.cli.inspect import command
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.table import LossTable
 from seta_stream.policies import SeTa, describe
+from seta_stream.store import store_for
 
 SAMPLES = (600, 400)
 DIGESTS = (b"a" * 16, b"b" * 16)
@@ -115,3 +117,20 @@ def test_a_folder_without_losses_is_told(tmp_path, damage, told):
     assert result.exit_code == 1
     assert told in result.output
     assert "Give the folder that was passed as state=" in result.output
+
+
+def test_a_state_in_a_bucket(state, s3_bucket, s3_server, tmp_path):
+    """Shown as a local one is, with the options of the bucket, which are not told."""
+    store = store_for(s3_bucket, s3_server.options)
+    for path in (path for path in state.rglob("*") if path.is_file()):
+        store.write(f"{s3_bucket}/run/{path.relative_to(state)}", path.read_bytes())
+    (tmp_path / "s3.json").write_text(json.dumps(s3_server.options))
+    found = run(f"{s3_bucket}/run", "--options-file", tmp_path / "s3.json")
+    assert found.exit_code == 0, found.output
+    assert found.output == run(state).output
+    replayed = CliRunner().invoke(
+        main, ["simulate", f"{s3_bucket}/run", "--options-file", str(tmp_path / "s3.json"), "--policy", "full"]
+    )
+    assert replayed.exit_code == 0, replayed.output
+    assert "3 recorded epochs" in replayed.output
+    assert s3_server.options["secret"] not in found.output + replayed.output

@@ -119,14 +119,8 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "new" / "t-0.tar").exists()
 
 
-def test_options_are_json_or_text(corpus: str, tmp_path: Path) -> None:
-    """true is a truth value, a map is a map, a bare word a text; local files take none of it."""
-    from seta_stream.cli.repack import _options
-
-    given = ("anon=true", "endpoint_url=http://h:1", 'client_kwargs={"a": 1}', "key=a=b")
-    assert _options(None, None, given) == {  # type: ignore[arg-type]
-        "anon": True, "endpoint_url": "http://h:1", "client_kwargs": {"a": 1}, "key": "a=b",
-    }  # fmt: skip
+def test_options_are_written_nowhere(corpus: str, tmp_path: Path) -> None:
+    """Local files take no options, and nothing of them is left in what is written."""
     done = run(corpus, "--to", tmp_path / "new", "--order", "key", "--option", "secret=hunter2", "--json")
     assert done.exit_code == 0, done.output
     for path in (tmp_path / "new").rglob("*"):

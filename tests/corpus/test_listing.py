@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seta_stream.corpus.listing import expand
+from seta_stream.corpus.listing import expand, options_at
 from seta_stream.errors import ArgumentError, CorpusError, ReadError
 
 
@@ -100,3 +100,28 @@ def test_mistakes_are_named(shards: Path) -> None:
         expand("pipe:cat train.tar")
     with pytest.raises(ReadError, match="no such file"):
         expand(str(shards / "missing.txt"))
+
+
+@pytest.mark.parametrize(
+    ("urls", "url", "given", "expected"),
+    [
+        ("s3://a/{0..1}.tar", "s3://b/run", None, "shards"),
+        (["s3://a/0.tar"], "s3://b/run", "own", "own"),
+        ("s3://a/0.tar", "gs://b/run", None, None),
+        ("/data/0.tar", "s3://b/run", None, None),
+        ("/data/all.txt", "s3://b/run", None, "shards"),
+        ("s3://a/0.tar", "s3://b/run", "none", "none"),
+        ([], "s3://b/run", None, None),
+    ],
+)
+def test_options_of_what_lies_beside_a_corpus(urls: object, url: str, given: str | None, expected: str | None) -> None:
+    """A state takes the shards' options where its protocol is theirs and none are given for it; {} are given ones."""
+    options = {"shards": {"key": "1"}, "own": {"key": "2"}, "none": {}, None: None}
+    assert options_at(url, urls, options["shards"], options[given]) == options[expected]  # type: ignore[arg-type]
+
+
+def test_options_are_dicts() -> None:
+    """What would fail deep in a client is refused by name."""
+    for shards, given in (("anon", None), (None, ["anon"])):
+        with pytest.raises(ArgumentError, match=r"are dicts of options; got a (str|list)\. Write storage_options="):
+            options_at("s3://b/run", "s3://a/0.tar", shards, given)  # type: ignore[arg-type]

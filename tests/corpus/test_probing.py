@@ -134,4 +134,4 @@ def test_local_shards_are_worth_a_word_where_they_are_many_bytes() -> None:
 )
 def test_the_place_is_told_without_secrets(url: str, shown: str) -> None:
     """User, password and query of a URL are left out."""
-    assert probing._place(url) == shown
+    assert probing._estimate([Task(0, url, ObjectInfo(1, ""), "", None, must_write=False)], 1, None).place == shown

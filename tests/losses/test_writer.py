@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from state_fakes import CORPUS, RULE, FullStore, filled
 
 from seta_stream import SetaStream
+from seta_stream.corpus.listing import expand
 from seta_stream.errors import ReadError, StateError, StateLockedError
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.writer import WRITER, WriterRecord, pack_writer
@@ -93,6 +95,21 @@ def test_two_streams_on_one_state(bucket, make_corpus):
     store = store_for(state, options)
     assert len(store.names(join(state, "losses"))) == 2
     assert len(store.names(join(state, "pending"))) == 2, "the refused commit's, and those of the stream's end"
+
+
+def test_a_state_beside_the_shards_takes_their_options(s3_bucket, s3_server, make_corpus):
+    """One set of options opens the shards and a state of the same protocol; the state's own replace them."""
+    store = store_for(s3_bucket, s3_server.options)
+    for shard in expand(make_corpus(2, 10)):
+        store.write(f"{s3_bucket}/{Path(shard).name}", Path(shard).read_bytes())
+    settings = {"policy": DynamicRandom(0.5), "batch_size": 2, "state": f"{s3_bucket}/run"}
+    with SetaStream(f"{s3_bucket}/*.tar", storage_options=s3_server.options, **settings) as stream:
+        stream.set_epoch(0)
+        stream.record([0, 1], [1.0, 2.0])
+    assert store.names(f"{s3_bucket}/run/losses")
+    wrong = {**s3_server.options, "endpoint_url": "no endpoint"}
+    with pytest.raises(StateError, match=r"Cannot write s3://.*/run/writer: .*state_options="):
+        SetaStream(f"{s3_bucket}/*.tar", storage_options=s3_server.options, state_options=wrong, **settings)
 
 
 def test_a_commit_meets_a_newer_run_before_its_manifest(bucket):
@@ -211,7 +228,7 @@ def test_a_foreign_record_is_another_runs():
 def test_a_state_that_cannot_be_written_or_read_says_so():
     """The store's own reason is passed on, at the start and at a commit."""
     state = f"memory://{secrets.token_hex(4)}/state"
-    with pytest.raises(StateError, match=r"Cannot write memory://.*/writer: .*No space left.*Give the state a place"):
+    with pytest.raises(StateError, match=r"Cannot write memory://.*/writer: .*No space left.*Give a place that"):
         Generations(state, store=FullStore(store_for(state), 0)).lock()
     record = WriterRecord(store_for(state), join(state, "writer"))
     record.acquire()

@@ -20,7 +20,7 @@ from seta_stream.read.options import Cache
 def test_missing_blocks_are_fetched_whole_and_once(tmp_path: Path) -> None:
     """Spans cost the blocks they lie in, clipped to the object's end; the second time nothing is asked for."""
     shard = FakeShard(content(10 * BLOCK + 100))
-    _, (file,) = opened(run_of(tmp_path, shard), shard)
+    _, (file,) = opened(run_of(tmp_path, shard), shard, ahead=64 * BLOCK)
     spans = [(BLOCK + 10, 50), (10 * BLOCK - 1, 101)]
     assert take(file, spans) == parts(shard.data, spans)
     assert shard.asked == [(BLOCK, BLOCK), (9 * BLOCK, BLOCK + 100)]
@@ -33,7 +33,7 @@ def test_missing_blocks_are_fetched_whole_and_once(tmp_path: Path) -> None:
 def test_neighbouring_blocks_are_one_request(tmp_path: Path) -> None:
     """Blocks of all spans of a call are merged into runs, the one that is wanted first at first."""
     shard = FakeShard(content(20 * BLOCK))
-    cache, (file,) = opened(run_of(tmp_path, shard), shard, ahead=64 * BLOCK)
+    cache, (file,) = opened(run_of(tmp_path, shard), shard, ahead=256 * BLOCK)
     take(file, [(15 * BLOCK, 10), (3 * BLOCK, 10), (2 * BLOCK, BLOCK), (BLOCK + 5, 10)])
     assert shard.asked == [(15 * BLOCK, BLOCK), (BLOCK, 3 * BLOCK)]
     assert cache.run_bytes == 8 * BLOCK

@@ -6,11 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from seta_stream.errors import ReadError, ShardChangedError
+from seta_stream.errors import ReadError, SetaStreamWarning, ShardChangedError
+from seta_stream.store import engine as engine_room
 from seta_stream.store.engine import MOST_DOUBTS, Engine, RemoteFile
 from seta_stream.store.faults import Fault
 from seta_stream.store.objects import ObjectInfo
@@ -138,6 +140,18 @@ def test_a_body_of_another_length_is_never_delivered(loop: asyncio.AbstractEvent
     client = ScriptedClient(loop, answer)
     assert RemoteFile(client, URL, INFO, Engine(patience=SOON)).read(32, 16) == CONTENT[32:48]
     assert len(client.requests) == 2
+
+
+def test_who_waits_for_long_is_told_so_once(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails looks like a hang; the reason is told while it is tried again."""
+    monkeypatch.setattr(engine_room, "TOLD_AFTER_S", 0.01)
+    client = ScriptedClient(loop, lambda number, *span: Fault("transient", "reset") if number < 4 else right(0, *span))
+    engine = Engine(1, patience=Patience(7.0))
+    monkeypatch.setattr(engine, "_random", SimpleNamespace(random=lambda: 1.0))  # pauses of 0.1 s and more
+    file = RemoteFile(client, URL, INFO, engine)
+    with pytest.warns(SetaStreamWarning, match=r"Waiting for s3://bucket/a\.tar: reset\..* until 7 s") as told:
+        assert file.read_spans(SPANS[:4]) == PARTS[:4]
+    assert len(told) == 1
 
 
 def test_patience_ends_in_an_error_that_tells_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -328,13 +328,14 @@ def test_no_given_secret_is_told(secret: str, before: str, after: str) -> None:
     [
         (URL, Fault("missing", "NoSuchKey"), r"^Cannot read s3://data/in/a-0\.tar: there is no such file\. No key "),
         (URL, Fault("missing", "NoSuchKey"), r" No key 'in/a-0\.tar' was found in bucket 'data': check the "),
-        (URL, Fault("missing", "E: NoSuchBucket"), r"no such file\. There is no bucket 'data': check the spelling, the "),
+        (URL, Fault("missing", "E: NoSuchBucket"), r"no such file\. There is no bucket 'data': check the spelling"),
         ("az://box/a.tar", Fault("missing", "ContainerNotFound"), r"There is no container 'box': check"),
         (URL, Fault("missing", "NoSuchKey"), r" the endpoint or region, and .* was removed \(NoSuchKey\)\.$"),
         ("az://box/a.tar", Fault("missing", "BlobNotFound"), r"No key 'a\.tar' was found in container 'box'"),
         ("sftp://host/a.tar", Fault("missing", "gone"), r"such file\. Check the spelling and whether it was removed"),
         (URL, Fault("denied", "AccessDenied"), r"to bucket 'data' is denied \(AccessDenied\)\. Give key= and secret="),
         (URL, Fault("denied", "AccessDenied"), r"anon=True for a public bucket.*requester_pays=True.*clock that"),
+        (URL, Fault("denied", "AccessDenied"), r"Commands take these by --option\.$"),
         ("gs://b/a.tar", Fault("denied", "403"), r"access to bucket 'b' is denied \(403\)\. Give token="),
         ("az://b/a.tar", Fault("denied", "403"), r"access to container 'b' is denied.*account_name= with account_key="),
         (SIGNED, Fault("denied", "403"), r"access to host 'host' is denied.*a URL whose signature is valid"),
@@ -369,3 +370,16 @@ def test_no_message_holds_a_signature() -> None:
         assert "X-Amz" not in str(error)
         assert "X-Amz" not in repr(vars(error))
     assert "X-Amz" not in fault_of(RuntimeError(f"GET {SIGNED} failed"), SIGNED).reason
+
+
+def test_a_host_is_quoted_without_its_password() -> None:
+    """A client that repeats a part of the URL repeats no password."""
+    reason = fault_of(ValueError('Invalid bucket name "me:pass@data"'), "s3://me:pass@data/a.tar").reason
+    assert reason == 'ValueError: Invalid bucket name "data"'
+
+
+def test_of_a_document_the_code_is_told() -> None:
+    """What a store writes about an error in XML is one word of it in the reason."""
+    document = '<?xml version="1.0"?> <Error><Code>NoSuchKey</Code><Message>None such.</Message></Error>'
+    error = OSError(f"Object a.tar not found: status code: 404 Not Found: {document}")
+    assert fault_of(error, URL).reason == "OSError: Object a.tar not found: status code: 404 Not Found: NoSuchKey"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import FaultProxy, WebServer
+from servers import AzureAccount, FaultProxy, WebServer
 
-from seta_stream.errors import ReadError, ShardChangedError, UnsupportedError
-from seta_stream.store import ObjectInfo, store_for
+from seta_stream.errors import ReadError, SetaStreamWarning, ShardChangedError, UnsupportedError
+from seta_stream.store import ObjectInfo, remote, retrying, store_for
 from seta_stream.store.clients import client_for
 from seta_stream.store.engine import Engine
 from seta_stream.store.faults import Fault
@@ -241,6 +241,49 @@ def test_whole_files_only(http_server: Serve, tmp_path: Path) -> None:
     for missing in (store.open_stream, store.accepts_ranges):
         with pytest.raises(ReadError, match=r"b\.tar: there is no such file"):
             missing(f"{web}/b.tar")
+
+
+def test_whole_files_are_looked_at_by_their_heads(http_server: Serve, tmp_path: Path) -> None:
+    """A server that sends all where one byte is asked for does so once, not for every look."""
+    (tmp_path / "a.tar").write_bytes(DATA)
+    (tmp_path / "b.tar").write_bytes(DATA[:100])
+    web = http_server(tmp_path, ranges=False)
+    store = RemoteStore("http", {"headers": {"X-Test": "heads"}})
+    found = [store.info(f"{web}/a.tar") for _ in range(4)]
+    assert found == [found[0]] * 4
+    assert store.info(f"{web}/b.tar").size == 100
+    assert not store.accepts_ranges(f"{web}/b.tar")
+    assert [(one.method, one.status) for one in web.served] == [("GET", 200), *[("HEAD", 200)] * 5]
+    with pytest.raises(ReadError, match=r"c\.tar: there is no such file"):
+        store.info(f"{web}/c.tar")
+
+
+def test_a_store_that_never_answered(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead endpoint is given up soon, and not in silence; one that has answered once gets all the patience."""
+    monkeypatch.setattr(retrying, "STRANGER_S", 0.3)
+    monkeypatch.setattr(remote, "TOLD_AFTER_S", -1.0)
+    with FaultProxy(web, faults={"reset": 1.0}) as proxy:
+        store = RemoteStore("http", {"headers": {"X-Test": "stranger"}})
+        with (
+            pytest.warns(SetaStreamWarning, match=r"Waiting for http.*a\.tar: .* until 0 s have passed") as told,
+            pytest.raises(ReadError, match=r"Cannot read .*a\.tar: no whole answer came.*Check the network"),
+        ):
+            store.info(f"{proxy.url}/a.tar")
+        assert len(told) == 1
+        monkeypatch.setattr(retrying, "STRANGER_S", 0.0)
+        proxy.set_faults(0.0)
+        assert store.info(f"{proxy.url}/a.tar").size == len(DATA)
+        proxy.next(["reset", "reset"])
+        assert store.info(f"{proxy.url}/a.tar").size == len(DATA)
+
+
+def test_azure_is_asked_once_per_attempt(azure_server: AzureAccount) -> None:
+    """The SDK's own attempts would hide what the engine should see: four of them take 85 s at a dead endpoint."""
+    with FaultProxy(azure_server, faults={"500": 1.0}) as proxy:
+        store = RemoteStore("az", azure_server.options_at(proxy.url), patience=Patience(give_up_s=0.0))
+        with pytest.raises(ReadError, match="no whole answer came"):
+            store.info("az://container/a.tar")
+        assert proxy.requests == 1
 
 
 def test_a_whole_file_that_breaks_off(http_server: Serve, tmp_path: Path) -> None:

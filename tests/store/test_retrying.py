@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seta_stream.store.retrying import FIRST_DELAY_S, LONGEST_DELAY_S, LONGEST_WISH_S, STALL_S, Patience
+from seta_stream.store.retrying import FIRST_DELAY_S, LONGEST_DELAY_S, LONGEST_WISH_S, STALL_S, STRANGER_S, Patience
 
 
 def test_pauses_double_up_to_a_bound() -> None:
@@ -40,3 +40,9 @@ def test_an_attempt_may_take_longer_for_more_bytes() -> None:
     assert patience.attempt_s(0) == STALL_S
     assert patience.attempt_s(8 << 20) == STALL_S + 64
     assert Patience(give_up_s=1.0).attempt_s(0) == 0.5
+
+
+def test_a_store_that_never_answered_gets_less() -> None:
+    """A wrong address is told within half a minute; who has less patience than that keeps it."""
+    assert Patience().with_stranger() == Patience(STRANGER_S)
+    assert Patience(give_up_s=1.0).with_stranger() == Patience(1.0)
