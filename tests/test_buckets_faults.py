@@ -288,6 +288,8 @@ def test_a_server_without_ranges_is_read_in_sequence(folder: Path, truth: dict[s
             before = len(server.served)
             assert sorted(check_right(stream, truth)) == sorted(truth)
             assert stream.stats.is_sequential
+            assert stream.stats.bytes_fetched == sum((folder / name).stat().st_size for name in SHARDS)
+            assert stream.stats.requests == len(SHARDS)
         served = server.served[before:]
         whole = [answer.target for answer in served if answer.method == "GET"]
         assert sorted(whole) == [f"/{name}" for name in SHARDS]

@@ -335,6 +335,11 @@ def test_compressed_shards_are_read_in_sequence(make_corpus: MakeCorpus, tmp_pat
     assert contents(SetaStream(packed, shuffle=False)) == contents(SetaStream(plain, shuffle=False))
     half = SetaStream(packed, policy=DynamicRandom(prune_ratio=0.5), lanes=(1, 2))
     assert dict(contents(half)).items() <= dict(contents(stream)).items()
+    in_all = sum(Path(path).stat().st_size for path in packed)
+    assert (stream.stats.bytes_fetched, stream.stats.requests) == (2 * in_all, 6)  # it was read twice
+    whole = SetaStream(packed, policy=DynamicRandom(prune_ratio=0.5), shuffle=False)
+    assert len(contents(whole)) < 60
+    assert 0.5 * in_all < whole.stats.bytes_fetched <= in_all
     cut = Path(packed[1]).read_bytes()
     broken = SetaStream(packed, shuffle=False)
     status = os.stat(packed[1])

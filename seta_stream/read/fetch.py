@@ -94,7 +94,7 @@ def _plan_late(
     if shard.wanted is None:
         index = shard.index
         needed = int((index.extent_stop[wanted.positions] - index.extent_start[wanted.positions]).sum())
-    counters[:3] += (needed, in_members, sizes.size) if shard.is_local else (needed, 0, 0)
+    counters[:3] += (needed, 0, 0) if shard.counts_itself else (needed, in_members, sizes.size)
     columns = (
         repeat(shard.read_spans),
         shard.keys(wanted.positions),
@@ -151,8 +151,8 @@ def _plan(shard: OpenShard, starts: Int64s, stops: Int64s, reading: Reading, cou
         max_span_bytes=min(reading.max_span_bytes, PIECE_BYTES),
         max_gap_bytes=PAGE_BYTES if reading.max_waste < 1 else None,
     )
-    # What the local cache gives is asked of nobody.
-    counters[:3] += (int((stops - starts).sum()), *((spans.bytes_fetched, len(spans)) if shard.is_local else (0, 0)))
+    fetched = (0, 0) if shard.counts_itself else (spans.bytes_fetched, len(spans))
+    counters[:3] += (int((stops - starts).sum()), *fetched)
     return spans
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seta_stream.errors import ShardChangedError
+from seta_stream.read.cache_asking import Counts
 from seta_stream.read.cache_file import CachedFile
 from seta_stream.read.sequence import SequentialFile
 from seta_stream.store import ObjectInfo, Options, ShardFile, is_local, store_for
@@ -32,6 +33,8 @@ class Opener:
         self._options = options
         self._engine = engine
         self.cache = cache
+        self.counts = Counts() if cache is None else cache.counts
+        """What files fetched that tell so only as they are read: cached ones, and those read in sequence."""
 
     def open(self, url: str, index: ShardIndex, shard: int, until: int) -> ShardFile:
         """Open the version of an object that was indexed.
@@ -49,7 +52,8 @@ class Opener:
         if index.seekable:
             file = store.open(url, expected, engine=self._engine)
         else:
-            file = SequentialFile(store, url, until, reads_on=until > int(index.extent_start[-1]))
+            reads_on = until > int(index.extent_start[-1])
+            file = SequentialFile(store, url, until, reads_on=reads_on, count=self.counts.add)
         if file.info != expected:
             found = file.info
             file.close()
@@ -76,5 +80,5 @@ def holds_all(file: ShardFile) -> bool:
 
 
 def counts_itself(file: ShardFile) -> bool:
-    """Say whether what is fetched for a file is counted by the cache."""
-    return isinstance(file, CachedFile)
+    """Say whether what is fetched for a file is counted as it is read, not as it is planned."""
+    return isinstance(file, CachedFile | SequentialFile)

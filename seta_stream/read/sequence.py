@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any, Final, cast
 
@@ -20,12 +20,16 @@ STREAMS_PER_SHARD: Final = 2
 
 _SKIP_BYTES: Final = 1 << 20
 
+Count = Callable[[int, int], None]
+"""Is told of (bytes, openings) as they come."""
 
-def open_decompressed(store: Store, url: str) -> IO[bytes]:
+
+def open_decompressed(store: Store, url: str, count: Count) -> IO[bytes]:
     """Return the decompressed bytes of an object as a stream; what is not compressed comes as it is."""
     stream = store.open_stream(url)
     head = stream.read(HEAD_BYTES)
-    raw = cast("IO[bytes]", io.BufferedReader(_Rejoined(head, stream), _SKIP_BYTES))
+    count(len(head), 1)
+    raw = cast("IO[bytes]", io.BufferedReader(_Rejoined(head, stream, count), _SKIP_BYTES))
     opener = opener_of(head)
     return raw if opener is None else cast("IO[bytes]", _Owning(raw, opener(raw)))
 
@@ -42,17 +46,22 @@ def _not_decompressed(url: str, position: int, error: Exception) -> ReadError:
 class _Rejoined(io.RawIOBase):
     """A stream whose first bytes were read already: what comes from a web server cannot go back to its beginning."""
 
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+    def __init__(self, head: bytes, rest: IO[bytes], count: Count) -> None:
         super().__init__()
         self._head = head
         self._rest = rest
+        self._count = count
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        data = self._head[: len(buffer)] or self._rest.read(len(buffer))
-        self._head = self._head[len(data) :]
+        data = self._head[: len(buffer)]
+        if data:
+            self._head = self._head[len(data) :]
+        else:
+            data = self._rest.read(len(buffer))
+            self._count(len(data), 0)
         buffer[: len(data)] = data
         return len(data)
 
@@ -82,17 +91,19 @@ class SequentialFile:
         url: its URL.
         until: where the last byte ends that is wanted; who has read so far holds no stream open.
         reads_on: whether it is then read on to the end, where the checksum of all stands.
+        count: is told of what was read of the object as it lies in the store.
     """
 
     is_near = True
     """Reading on costs no request."""
 
-    def __init__(self, store: Store, url: str, until: int, *, reads_on: bool) -> None:
+    def __init__(self, store: Store, url: str, until: int, *, reads_on: bool, count: Count) -> None:
         self.url = url
         self.info: ObjectInfo = store.info(url)
         self._store = store
         self._until = until
         self._reads_on = reads_on
+        self._count = count
         self._lock = threading.Lock()
         self._streams: list[tuple[int, IO[bytes]]] = []  # (position, stream), the last used at the end
 
@@ -135,7 +146,7 @@ class SequentialFile:
             return nearest
         while len(self._streams) >= STREAMS_PER_SHARD:
             self._streams.pop(0)[1].close()
-        return 0, open_decompressed(self._store, self.url)
+        return 0, open_decompressed(self._store, self.url, self._count)
 
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length), in order."""

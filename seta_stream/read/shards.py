@@ -110,8 +110,8 @@ class OpenShard:
 
     @property
     def counts_itself(self) -> bool:
-        """Whether what is fetched of it is counted by the cache."""
-        return not self.is_local and counts_itself(self._file or self.file)
+        """Whether what is fetched of it is counted as it is read, not as it is planned."""
+        return not (self.is_local and self.index.seekable) and counts_itself(self._file or self.file)
 
     @property
     def is_large(self) -> bool:

@@ -140,8 +140,9 @@ class Fetcher:
         cache: OpenCache | None = None,
     ) -> None:
         self._first_id = corpus.table.first_id
-        self._shards = OpenShards(corpus, fields, Opener(options, engine, cache), plan)
-        self._cache = cache
+        opener = Opener(options, engine, cache)
+        self._shards = OpenShards(corpus, fields, opener, plan)
+        self._counts = opener.counts
         self._engine = engine
         self._reading = reading if engine is None else _in_parts(reading, held_bytes)
         self._weights = weights
@@ -154,6 +155,7 @@ class Fetcher:
         if self._engine is None:
             for ids in rounds:
                 yield from self.windows(ids)
+                self._count_files()
         else:
             yield from self._ahead(rounds, self._engine)
 
@@ -178,14 +180,16 @@ class Fetcher:
                 window.cancel()
 
     def _count(self, engine: Engine, told: int) -> int:
-        """Count what the engine and the cache did since the last call; return the attempts told of."""
+        """Count what the engine and the files did since the last call; return the attempts told of."""
         now = engine.retries
         self._counters[_RETRIES] += now - told
-        if self._cache is not None:
-            fetched, requests, *served = self._cache.counts.take()
-            self._counters[_FETCHED] += (fetched, requests)
-            self._counters[_SERVED] += served
+        self._count_files()
         return now
+
+    def _count_files(self) -> None:
+        fetched, requests, *served = self._counts.take()
+        self._counters[_FETCHED] += (fetched, requests)
+        self._counters[_SERVED] += served
 
     def _planned(self, rounds: Iterable[Int64s]) -> Iterator[Asking]:
         """Yield windows in order, none larger than what may be held; what lies on this machine is read as it is due."""
