@@ -18,6 +18,7 @@ from seta_stream.policies.runs import EACH, Runs, Unit
 from seta_stream.read.fetch import PAGE_BYTES, PIECE_BYTES
 from seta_stream.read.options import Reading
 from seta_stream.read.shards import LARGE_BYTES
+from seta_stream.read.spans import span_bytes_ahead
 from seta_stream.report.losscurves import DEFAULT_CORRELATION, synthetic_curves
 from seta_stream.report.prices import STORES, Price
 from seta_stream.report.readcosts import CorpusShape, ReadModel
@@ -167,7 +168,8 @@ def _model(options: Options, recorded: Recorded | None, *, is_local: bool) -> Re
     batch = options.batch_size or (recorded.batch if recorded is not None else None) or DEFAULT_BATCH
     window = reading.prefetch_bytes // 2
     if not is_local:
-        return ReadModel(reading.max_waste, reading.max_span_bytes, None, window, batch)
+        longest = span_bytes_ahead(reading.max_span_bytes, reading.prefetch_bytes)
+        return ReadModel(reading.max_waste, longest, None, window, batch)
     members, share = (recorded.members, recorded.members_share) if recorded and recorded.is_local else (None, None)
     return ReadModel(
         max_waste=reading.max_waste,

@@ -7,11 +7,15 @@ one request and costs the gap, so the smallest gaps go first, until the waste bu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64s = NDArray[np.int64]
+
+SPANS_AHEAD: Final = 32
+SMALLEST_SPAN: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +43,14 @@ class Spans:
     def bytes_fetched(self) -> int:
         """Bytes that the spans cover."""
         return int((self.stops - self.starts).sum())
+
+
+def span_bytes_ahead(max_span_bytes: int, held_bytes: int) -> int:
+    """Return how long a span may be where `held_bytes` are asked for ahead: so many fit that latencies overlap.
+
+    One connection gives 50 to 100 MB/s: 8 spans of 8 MiB took 2.7 times as long as 64 of 1 MiB (photos, 20 ms).
+    """
+    return min(max_span_bytes, max(held_bytes // SPANS_AHEAD, SMALLEST_SPAN))
 
 
 def plan_spans(

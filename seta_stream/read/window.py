@@ -20,6 +20,7 @@ from seta_stream.read.fetch import Late, Sample, Wanted, read_pieces
 from seta_stream.read.opening import Opener
 from seta_stream.read.options import Reading
 from seta_stream.read.shards import OpenShard, OpenShards
+from seta_stream.read.spans import SMALLEST_SPAN, span_bytes_ahead
 from seta_stream.store import Options
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ Int64s = NDArray[np.int64]
 Part = tuple[OpenShard, Int64s, Int64s]
 """A shard, ascending positions in it, and their places among the ids wanted."""
 
-SMALLEST_WINDOW: Final = 1 << 20
-SPANS_AHEAD: Final = 32
+SMALLEST_WINDOW: Final = SMALLEST_SPAN
 _RETRIES: Final = COUNTERS.index("retries")
 _FETCHED: Final = [COUNTERS.index(name) for name in ("bytes_fetched", "requests")]
 _SERVED: Final = [
@@ -69,14 +69,6 @@ class Asking(Protocol):
     def cancel(self) -> None:
         """Give up what is under way."""
         ...
-
-
-def _in_parts(reading: Reading, held_bytes: int) -> Reading:
-    """Return settings under which so many spans fit in what may be held that each one's latency is hidden by others.
-
-    One connection gives 50 to 100 MB/s: 8 spans of 8 MiB took 2.7 times as long as 64 of 1 MiB (photos, 20 ms).
-    """
-    return replace(reading, max_span_bytes=min(reading.max_span_bytes, max(held_bytes // SPANS_AHEAD, SMALLEST_WINDOW)))
 
 
 class Here:
@@ -144,7 +136,9 @@ class Fetcher:
         self._shards = OpenShards(corpus, fields, opener, plan)
         self._counts = opener.counts
         self._engine = engine
-        self._reading = reading if engine is None else _in_parts(reading, held_bytes)
+        self._reading = reading
+        if engine is not None:
+            self._reading = replace(reading, max_span_bytes=span_bytes_ahead(reading.max_span_bytes, held_bytes))
         self._weights = weights
         self._counters = counters
         self._held_bytes = held_bytes

@@ -21,6 +21,7 @@ from seta_stream.store import filesystems
 from seta_stream.store.clients import FileSystemClient, Force, client_for
 from seta_stream.store.engine import TRIED_AGAIN, Engine, RemoteFile, engine_for, tell_waiting
 from seta_stream.store.faults import Fault, error_of
+from seta_stream.store.globbing import find
 from seta_stream.store.objects import ObjectInfo
 from seta_stream.store.retrying import TOLD_AFTER_S, Patience
 from seta_stream.store.streams import BLOCK_BYTES, BlockStream, WholeStream
@@ -118,8 +119,13 @@ class RemoteStore:
 
     def glob(self, pattern: str) -> list[str]:
         """Return the URLs that match, sorted."""
-        found = self._tried(pattern, "list", lambda client: self._fresh(client, "glob", pattern))
-        return sorted(self._spelt(path) for path in found)
+        if self._protocol in filesystems.WEB:
+            return []
+
+        def listing(folder: str) -> list[tuple[str, bool]]:
+            return [(_last(facts["name"]), facts.get("type") == "directory") for facts in self._listed(folder)]
+
+        return sorted(set(find(pattern, listing)))
 
     def remove(self, url: str) -> None:
         """Remove an object, or everything in a folder; harmless where there is nothing."""
@@ -169,14 +175,6 @@ class RemoteStore:
         if self._protocol not in filesystems.OBJECT_STORES:
             await client.do("makedirs", url.rpartition("/")[0], exist_ok=True)
         await client.do("pipe_file", url, data)
-
-    def _spelt(self, path: str) -> str:
-        """Return a path of the file system as a URL that is spelt as the caller's are."""
-        if "://" in path:
-            return path
-        if self._protocol in filesystems.OBJECT_STORES:
-            return f"{self._protocol}://{path.lstrip('/')}"
-        return str(self._client().fs.unstrip_protocol(path))
 
     def _refuse_web(self, url: str) -> None:
         if self._protocol in filesystems.WEB:

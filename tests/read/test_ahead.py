@@ -16,8 +16,9 @@ from seta_stream import Full, SetaStream
 from seta_stream.errors import PlanError
 from seta_stream.plan.epoch import Selection
 from seta_stream.policies import DynamicRandom
-from seta_stream.read import ahead, window
+from seta_stream.read import ahead
 from seta_stream.read.options import Reading
+from seta_stream.read.spans import span_bytes_ahead
 
 FIELDS = ("txt", "cls", "jpg", "meta.json")
 
@@ -174,4 +175,4 @@ def test_many_small_requests_are_told_once(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_spans_are_short_enough_to_hide_each_others_latency(held: int, asked: int, expected: int) -> None:
     """A 32nd of what may be held, 1 MiB at least, and never more than asked for."""
-    assert window._in_parts(Reading(max_span_bytes=asked), held).max_span_bytes == expected
+    assert span_bytes_ahead(asked, held) == expected

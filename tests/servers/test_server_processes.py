@@ -21,7 +21,9 @@ STARTS_ONE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from servers.child import running
-with running(["sleep", "600"], name="a sleeper") as sleeper:
+# It says that it runs: before, the kernel was not yet asked to end it with its parent.
+with running(["sh", "-c", "echo runs; exec sleep 600"], name="a sleeper") as sleeper:
+    sleeper.line()
     print(sleeper.process.pid, flush=True)
     sys.stdin.read()
 """

@@ -80,7 +80,7 @@ def test_creating_where_the_store_cannot_decide(tmp_path: Path) -> None:
     assert store.create(url, b"one")
     assert not store.create(url, b"two")
     assert (tmp_path / "new" / "a").read_bytes() == b"one"
-    assert store.glob(f"local://{tmp_path}/new/*") == [f"file://{tmp_path}/new/a"]
+    assert store.glob(f"local://{tmp_path}/new/*") == [f"local://{tmp_path}/new/a"]
 
 
 def test_removing_spares_neighbours(listed: tuple[RemoteStore, str]) -> None:
