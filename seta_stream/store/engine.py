@@ -76,11 +76,12 @@ class Engine:
             ticket.task = asyncio.ensure_future(self._attempt(ticket))
 
     async def _attempt(self, ticket: _Ticket) -> None:
-        length = ticket.length
+        came = 0
         ticket.begun_at = ticket.begun_at or time.monotonic()
         try:
-            async with asyncio.timeout(self.patience.attempt_s(length)):
+            async with asyncio.timeout(self.patience.attempt_s(ticket.length)):
                 ticket.settle(await self._get(ticket))
+            came = ticket.length
         except asyncio.CancelledError:
             ticket.cancel()
         except SetaStreamError as error:
@@ -90,7 +91,7 @@ class Engine:
         finally:
             self._running -= 1
             is_full = bool(self._waiting)
-            self.concurrency.finished(length, time.monotonic(), is_full=is_full)
+            self.concurrency.finished(came, time.monotonic(), is_full=is_full)
             self._begin()
 
     async def _get(self, ticket: _Ticket) -> Bytes:
