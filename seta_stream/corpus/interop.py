@@ -24,7 +24,7 @@ from seta_stream.store import ObjectInfo, Options, is_local, local_path, store_f
 
 KINDS: Final = ("seta", "energon", "dali", "webshart", "ratarmount")
 """Kinds of index that are read, best first."""
-ADOPTED: Final = ("energon", "dali", "webshart")
+ADOPTED: Final = ("seta", "energon", "dali", "webshart")
 """Kinds that a stream uses on its own: no SQLite file is opened that nobody named."""
 _NOTES_BYTES: Final = 64 << 20
 _LEVELS: Final = 3
@@ -125,13 +125,22 @@ def adopt_quietly(
         try:
             checked = foreign.checked(one, url, info)
         except IndexFileError as error:
-            notes.append(f"{error} It is not used.")
+            if one.kind != "seta":  # ours of an older version is passed over in silence, as everywhere
+                notes.append(f"{error} It is not used.")
         except (CorpusError, ReadError):  # the scan that follows meets it too, and says what it is
             continue
         else:
             if checked is not None:
                 return checked.index, (*notes, *checked.notes)
     return None, tuple(notes)
+
+
+def _came_along(index: ShardIndex, info: ObjectInfo) -> bool:
+    """Say whether our index may be of this shard as it lay in another store: made on a disk, say, and copied with it.
+
+    Times and ETags cannot be compared with each other, so the size decides, and then the shard's own headers.
+    """
+    return index.shard_size == info.size and index.shard_version.partition(":")[0] != info.version.partition(":")[0]
 
 
 class Foreign:
@@ -209,7 +218,7 @@ class Foreign:
         data = self._read(found.url, largest_file(info.size))
         if found.kind == "seta":
             index = ShardIndex.from_bytes(data, found.url)
-            if not fits(index, info):
+            if not (fits(index, info) or _came_along(index, info)):
                 raise refusal(found.url, f"it was made of another version of {url}", shard=url)
             return claims_of(index, found.url, url)
         if interop_dali.is_dali(data):

@@ -55,3 +55,32 @@ def test_an_index_that_lies_is_told_and_not_used(
     with pytest.warns(SetaStreamWarning, match=r"0\.idx.*not used"):
         corpus = open_corpus([f"{server}/{path.name}" for path in shards], progress=False)
     assert corpus.table.digests == open_corpus([str(path) for path in shards], progress=False).table.digests
+
+
+def test_an_index_made_on_disk_serves_in_the_bucket(
+    shards: list[Path], http_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Shards and indexes copied to another store: the index is checked against the shard, not made anew."""
+    for index in tmp_path.glob("*.idx"):
+        index.unlink()
+    assert CliRunner().invoke(main, ["index", str(tmp_path / "*.tar")]).exit_code == 0
+    server = http_server(tmp_path)
+    urls = [f"{server}/{path.name}" for path in shards]
+    corpus = open_corpus(urls, progress=False)
+    assert server.bytes < 0.5 * sum(path.stat().st_size for path in shards)
+    assert corpus.table.digests == open_corpus([str(path) for path in shards], progress=False).table.digests
+    assert len(list(SetaStream(urls))) == 40
+
+
+def test_an_index_of_other_content_does_not_serve(
+    shards: list[Path], http_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A shard of the same size whose names changed since it was indexed on disk is scanned."""
+    assert CliRunner().invoke(main, ["index", str(tmp_path / "*.tar")]).exit_code == 0
+    for index in tmp_path.glob("*.idx"):
+        index.unlink()
+    members = [(f"9{number:03d}.bin", bytes([number]) * BODY) for number in range(20)]
+    write_tar(shards[0], members)
+    server = http_server(tmp_path)
+    corpus = open_corpus([f"{server}/{path.name}" for path in shards], progress=False)
+    assert corpus.index(0).keys[0] == "9000"

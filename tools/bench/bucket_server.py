@@ -15,12 +15,7 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from servers import LimitProxy, WebServer, nginx, nginx_server
-
-# With tcp_nopush the last part of each body waits for a delayed acknowledgement: 38 ms more for every body of more than
-# one segment, which no profile asks for and no bucket does.
-nginx_server.CONFIG = nginx_server.CONFIG.replace("tcp_nopush on;", "tcp_nopush off;")
-
+from servers import LimitProxy, WebServer, nginx
 
 SHARDS = (".tar", ".mds")
 

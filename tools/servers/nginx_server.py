@@ -41,7 +41,6 @@ http {{
   default_type application/octet-stream;
   sendfile on;
   sendfile_max_chunk {chunk};
-  tcp_nopush on;
   tcp_nodelay on;
   keepalive_requests 100000000;
   keepalive_timeout 3600;
