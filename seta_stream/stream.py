@@ -37,7 +37,7 @@ from seta_stream.read.reader import Reader
 from seta_stream.schedule import Steps, run_epochs
 from seta_stream.session import Session
 from seta_stream.stats import Stats
-from seta_stream.store import is_local, join, normalise, store_for
+from seta_stream.store import join, normalise, store_for
 
 SEQUENTIAL_SHARDS_PER_LANE: Final = 4
 
@@ -131,10 +131,10 @@ class SetaStream:
             memory.close()
             raise
         wanted = None if fields is None else tuple(field.lower() for field in fields)
-        blocks = _cache(cache, table, storage_options)
+        blocks = _cache(cache, corpus, storage_options)
         self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options, blocks)
         is_staged = isinstance(decode_value, Staged)
-        is_far = blocks is None and not all(map(is_local, table.urls))
+        is_far = blocks is None and not corpus.is_local
         self.session = Session(
             table, self.policy, geometry, memory, board, epochs=epochs, is_staged=is_staged, is_far=is_far
         )
@@ -296,11 +296,12 @@ def _order(
     return "shards", width if is_chosen else min(width, few)
 
 
-def _cache(cache: str | Cache | None, table: ShardTable, options: Options | None) -> BlockCache | None:
+def _cache(cache: str | Cache | None, corpus: Corpus, options: Options | None) -> BlockCache | None:
     """Return the cache of a run; None where none is wanted, or every shard is a file of this machine."""
     settings = Cache.of(cache)
-    if settings is None or all(map(is_local, table.urls)):
+    if settings is None or corpus.is_local:
         return None
+    table = corpus.table
     return BlockCache(settings, table.urls, table.sizes.tolist(), table.versions, options=options)
 
 

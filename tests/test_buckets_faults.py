@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -108,36 +109,33 @@ def own_name(request: pytest.FixtureRequest) -> str:
     return f"faults-{zlib.crc32(request.node.nodeid.encode()):08x}"
 
 
+@contextmanager
+def kept_on(store: S3Endpoint | AzureAccount, root: str, folder: Path) -> Iterator[Place]:
+    """Keep the corpus in a bucket or container, behind a fault proxy."""
+    for name in SHARDS:
+        store.put(f"{root}/{name}", (folder / name).read_bytes())
+    with FaultProxy(store, slow_s=0.1) as proxy:
+        yield Place(
+            [f"{root}/{name}" for name in SHARDS],
+            store.options_at(proxy.url),
+            proxy,
+            lambda name, data: store.put(f"{root}/{name}", data),
+            lambda name: store.delete(f"{root}/{name}"),
+        )
+
+
 @pytest.fixture
 def s3_place(folder: Path, s3_server: S3Endpoint, own_name: str) -> Iterator[Place]:
     """Keep the corpus on moto."""
-    s3_bucket = s3_server.make_bucket(own_name)
-    for name in SHARDS:
-        s3_server.put(f"{s3_bucket}/{name}", (folder / name).read_bytes())
-    with FaultProxy(s3_server, slow_s=0.1) as proxy:
-        yield Place(
-            [f"{s3_bucket}/{name}" for name in SHARDS],
-            s3_server.options_at(proxy.url),
-            proxy,
-            lambda name, data: s3_server.put(f"{s3_bucket}/{name}", data),
-            lambda name: s3_server.delete(f"{s3_bucket}/{name}"),
-        )
+    with kept_on(s3_server, s3_server.make_bucket(own_name), folder) as place:
+        yield place
 
 
 @pytest.fixture
 def az_place(folder: Path, azure_server: AzureAccount, own_name: str) -> Iterator[Place]:
     """Keep the corpus on Azurite."""
-    azure_container = azure_server.make_container(own_name)
-    for name in SHARDS:
-        azure_server.put(f"{azure_container}/{name}", (folder / name).read_bytes())
-    with FaultProxy(azure_server, slow_s=0.1) as proxy:
-        yield Place(
-            [f"{azure_container}/{name}" for name in SHARDS],
-            azure_server.options_at(proxy.url),
-            proxy,
-            lambda name, data: azure_server.put(f"{azure_container}/{name}", data),
-            lambda name: azure_server.delete(f"{azure_container}/{name}"),
-        )
+    with kept_on(azure_server, azure_server.make_container(own_name), folder) as place:
+        yield place
 
 
 @pytest.fixture
@@ -316,6 +314,7 @@ def test_requests_at_once_hold_for_all_processes(
     reading = dataclasses.replace(READING, in_flight=4)
     with SetaDataset(http_place.urls, batch_size=BATCH, read=reading, storage_options={}) as dataset:
         before = http_place.proxy.connections
+        http_place.proxy.begin_anew()  # indexing, which opening did, has a bound of its own
         loader = DataLoader(
             dataset, batch_size=BATCH, num_workers=workers, multiprocessing_context=method, collate_fn=list
         )

@@ -59,6 +59,8 @@ class Corpus:
         storage_options: Options | None = None,
     ) -> None:
         self.table = table
+        self.is_local = all(map(is_local, table.urls))
+        """Whether every shard is a file of this machine."""
         self._places = tuple(map(tuple, places))
         self._held = dict(held or {})
         self._options = storage_options

@@ -92,8 +92,7 @@ def _plan_late(
     in_members = int(sizes.sum())
     needed = in_members
     if shard.wanted is None:
-        index = shard.index
-        needed = int((index.extent_stop[wanted.positions] - index.extent_start[wanted.positions]).sum())
+        needed = int(shard.sizes_of(wanted.positions).sum())
     counters[:3] += (needed, 0, 0) if shard.counts_itself else (needed, in_members, sizes.size)
     columns = (
         repeat(shard.read_spans),

@@ -26,7 +26,7 @@ from seta_stream.read.fetch import Late, Sample
 from seta_stream.read.options import Reading
 from seta_stream.read.stages import StepDecoders
 from seta_stream.read.window import SMALLEST_WINDOW, Fetcher
-from seta_stream.store import Options, is_local
+from seta_stream.store import Options
 from seta_stream.store.retrying import Patience
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Reader:
 
     def _engine(self, processes: int) -> Engine | None:
         """Return what keeps requests under way; None where every shard is a file of this machine."""
-        if all(map(is_local, self.corpus.table.urls)):
+        if self.corpus.is_local:
             return None
         from seta_stream.store.engine import engine_for  # noqa: PLC0415  (brings fsspec, which takes 70 ms)
 

@@ -197,6 +197,10 @@ class OpenShard:
             return keys[first : last + 1]
         return [keys[position] for position in positions.tolist()]
 
+    def sizes_of(self, positions: Int64s) -> Int64s:
+        """Return the bytes of whole samples: int64 [positions]."""
+        return self.index.extent_stop[positions] - self.index.extent_start[positions]
+
     def extents_of(self, positions: Int64s, layout: int) -> Extents:
         """Return where samples that all have one layout lie."""
         members, index = self.members_of(positions, layout), self.index

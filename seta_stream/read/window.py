@@ -191,7 +191,7 @@ class Fetcher:
             self._shards.prepare(self._shards_of(ids))
             sizes = np.empty(len(ids), np.int64)
             for shard, positions, where in self._by_shard(ids):
-                sizes[where] = shard.index.extent_stop[positions] - shard.index.extent_start[positions]
+                sizes[where] = shard.sizes_of(positions)
             ends = np.cumsum(sizes)
             # Equal parts, so that no window is a small rest that lies scattered over the round's stretches.
             count = max(1, round(int(ends[-1]) / self._window_bytes))
@@ -228,8 +228,7 @@ class Fetcher:
             return
         sizes = np.empty(len(ids), np.int64)
         for shard, positions, where in parts:
-            index = shard.index
-            sizes[where] = 0 if shard.is_large else index.extent_stop[positions] - index.extent_start[positions]
+            sizes[where] = 0 if shard.is_large else shard.sizes_of(positions)
         ends = np.cumsum(sizes)
         if ends[-1] <= self._window_bytes:
             yield self._in_order(len(ids), parts)

@@ -254,6 +254,8 @@ def _control(proxy: Proxy, question: dict[str, Any]) -> dict[str, Any]:
     """Carry out one order of the parent; answers with all counts."""
     if "next" in question:
         proxy.planned.extend((kind, question["match"]) for kind in question["next"])
+    if question.get("anew"):
+        proxy.in_flight_max = proxy.in_flight
     if "shares" in question:
         proxy.draws.shares = question["shares"]
     answer: dict[str, Any] = {name: getattr(proxy, name) for name in COUNTS}

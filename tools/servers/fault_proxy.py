@@ -10,13 +10,11 @@ Content-Length, and mitmproxy is a hundred times the size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
-from servers.child import Child, running_module
 from servers.fault_kinds import checked, shares_of
+from servers.proxy_process import ProxyProcess
 
 
 @dataclass(frozen=True)
@@ -55,35 +53,29 @@ class FaultProxy:
         methods: Iterable[str] = ("GET", "HEAD"),
         slow_s: float = 0.2,
     ) -> None:
-        self._target = urlsplit(str(target_url))
-        self._config: dict[str, Any] = {
-            "target": (self._target.hostname, self._target.port or 80),
+        config = {
             "shares": shares_of(faults, kinds),
             "seed": seed,
             "methods": sorted(methods),
             "slow_s": slow_s,
         }
-        self._stack = ExitStack()
-        self._child: Child | None = None
-        self.url = ""
+        self._process = ProxyProcess("servers.fault_main", "fault proxy", target_url, config)
+        self._ask = self._process.ask
 
     def __enter__(self) -> Self:
-        self._child, ready = self._stack.enter_context(
-            running_module("servers.fault_main", self._config, name="the fault proxy")
-        )
-        self.url = f"http://127.0.0.1:{ready['port']}{self._target.path}"
+        self._process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._process.stop()
 
     def __str__(self) -> str:
         return self.url
 
-    def _ask(self, **question: Any) -> dict[str, Any]:
-        if self._child is None:
-            raise RuntimeError("ask a fault proxy: it is not running; use it in a `with` block")
-        return self._child.ask(question)
+    @property
+    def url(self) -> str:
+        """The proxy's address; empty before it runs."""
+        return self._process.url
 
     def next(self, kinds: Sequence[str], *, match: str = "") -> None:
         """Plan the faults of the next requests, "ok" for none; the draw goes on after them.
@@ -97,6 +89,10 @@ class FaultProxy:
     def set_faults(self, faults: Mapping[str, float] | float, *, kinds: Sequence[str] | None = None) -> None:
         """Change the shares from now on."""
         self._ask(shares=shares_of(faults, kinds))
+
+    def begin_anew(self) -> None:
+        """Let `in_flight_max` be of what comes from now on."""
+        self._ask(anew=True)
 
     @property
     def requests(self) -> int:

@@ -8,11 +8,10 @@ A slow network that all requests share: nginx's limit_rate holds for each reques
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
-from servers.child import Child, ServerError, running_module
+from servers.child import ServerError
+from servers.proxy_process import ProxyProcess
 
 
 class LimitProxy:
@@ -28,31 +27,26 @@ class LimitProxy:
     def __init__(self, target_url: str, *, bytes_per_s: float) -> None:
         if bytes_per_s <= 0:
             raise ValueError(f"limit a rate: bytes_per_s must be above 0, found {bytes_per_s}")
-        self._target = urlsplit(str(target_url))
-        self._config = {"target": (self._target.hostname, self._target.port or 80), "bytes_per_s": float(bytes_per_s)}
-        self._stack = ExitStack()
-        self._child: Child | None = None
-        self.url = ""
+        config = {"bytes_per_s": float(bytes_per_s)}
+        self._process = ProxyProcess("servers.limit_main", "limit proxy", target_url, config)
+        self._ask = self._process.ask
 
     def __enter__(self) -> Self:
         if sys.platform != "linux":
             raise ServerError(f"start the limit proxy: it needs Linux's splice and epoll; this is {sys.platform}")
-        self._child, ready = self._stack.enter_context(
-            running_module("servers.limit_main", self._config, name="the limit proxy")
-        )
-        self.url = f"http://127.0.0.1:{ready['port']}{self._target.path}"
+        self._process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._process.stop()
 
     def __str__(self) -> str:
         return self.url
 
-    def _ask(self) -> dict[str, Any]:
-        if self._child is None:
-            raise RuntimeError("ask a limit proxy: it is not running; use it in a `with` block")
-        return self._child.ask({})
+    @property
+    def url(self) -> str:
+        """The proxy's address; empty before it runs."""
+        return self._process.url
 
     @property
     def bytes(self) -> int:
