@@ -36,10 +36,11 @@ def test_every_byte_passes_on_kept_connections(server: WebServer) -> None:
 
     with LimitProxy(server, bytes_per_s=1e9) as proxy:
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(work, range(32)))
-        assert proxy.bytes > 32 * 4_065_637
-        assert proxy.connections == 32
-        assert 1 <= proxy.connections_max <= 16
+            list(pool.map(work, range(64)))
+        assert proxy.bytes > 64 * 4_065_637
+        assert proxy.connections == 64
+        # A client may connect anew before the proxy has seen its last connection close.
+        assert 1 <= proxy.connections_max <= 2 * 16
 
 
 def test_all_connections_share_the_rate(server: WebServer) -> None:
