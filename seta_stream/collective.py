@@ -1,4 +1,4 @@
-"""The protocol between processes, and its one-process form.
+"""The protocol between processes, its one-process form, and how they fail together.
 
 Adapters bring the forms for torch.distributed, JAX and MPI. Nothing is exchanged per step: a stream talks once an
 epoch, to route losses to their owners, to sum histograms, to broadcast the rule and to gather masks.
@@ -6,15 +6,25 @@ epoch, to route losses to their owners, to sum histograms, to broadcast the rule
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from seta_stream import errors
+from seta_stream.errors import PeerError, SetaStreamError
+
 
 class Collective(Protocol):
-    """What a stream asks of the processes that train together. Every process makes the same calls in the same order."""
+    """What a stream asks of the processes that train together. Every process makes the same calls in the same order.
+
+    An exchange that another process does not come to ends in an error, within a time that the form is given.
+
+    Raises:
+        PeerError: another process left, or did not answer in time.
+    """
 
     @property
     def rank(self) -> int:
@@ -27,7 +37,7 @@ class Collective(Protocol):
         ...
 
     def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the elementwise sum over all processes, on every process."""
+        """Return the elementwise sum over all processes, on every process; all give arrays of one shape."""
         ...
 
     def route(self, parts: Sequence[bytes]) -> list[bytes]:
@@ -35,11 +45,11 @@ class Collective(Protocol):
         ...
 
     def gather(self, part: bytes) -> list[bytes]:
-        """Return every process's part, in rank order, on every process."""
+        """Return every process's part, in rank order, on every process; parts may differ in length."""
         ...
 
     def broadcast(self, value: bytes) -> bytes:
-        """Return process 0's value on every process."""
+        """Return process 0's value on every process; what the others give is ignored."""
         ...
 
 
@@ -64,3 +74,83 @@ class OneProcess:
     def broadcast(self, value: bytes) -> bytes:
         """Return `value`."""
         return value
+
+
+_DONE: Final = b"\0"
+_FAILED: Final = b"\1"
+
+
+def from_first(collective: Collective, work: Callable[[], bytes]) -> bytes:
+    """Return, on every process, what `work` returns on process 0, where alone it is called.
+
+    Raises:
+        SetaStreamError: process 0 failed: the error is raised there as it was, and on the others with its text.
+    """
+    if collective.world == 1:
+        return work()
+    if collective.rank:
+        return _opened(collective, 0, collective.broadcast(b""))
+    sent: bytes = _tried(work, collective.broadcast)
+    return sent[1:]
+
+
+def from_each(collective: Collective, work: Callable[[], bytes]) -> list[bytes]:
+    """Return what `work` returns on each process, in rank order, on every process.
+
+    Raises:
+        SetaStreamError: some process failed: its own error is raised there, and that of the lowest on the others.
+    """
+    if collective.world == 1:
+        return [work()]
+    parts = _tried(work, collective.gather)
+    return [_opened(collective, rank, part) for rank, part in enumerate(parts)]
+
+
+def agree(collective: Collective, what: str) -> None:
+    """See that every process is about to do the same: an exchange of different things would never end, or end wrong.
+
+    Args:
+        collective: of the run.
+        what: in words, as "set_epoch(3)".
+
+    Raises:
+        PeerError: they differ.
+    """
+    if collective.world == 1:
+        return
+    told = [part.decode() for part in collective.gather(what.encode())]
+    other = next((rank for rank, one in enumerate(told) if one != told[0]), None)
+    if other is not None:
+        raise PeerError(
+            f"The processes of this run do different things: process 0 calls {told[0]} and process {other} calls "
+            f"{told[other]}. Every process must make the same calls in the same order.",
+            expected=told[0],
+            found=told[other],
+        )
+
+
+def _tried(work: Callable[[], bytes], send: Callable[[bytes], Any]) -> Any:
+    """Do the work and send its outcome, also where it is an error, which is raised then."""
+    try:
+        outcome = _DONE + work()
+    except Exception as error:
+        send(_FAILED + _told(error))
+        raise
+    return send(outcome)
+
+
+def _told(error: Exception) -> bytes:
+    is_known = isinstance(error, SetaStreamError)
+    text = error.message if isinstance(error, SetaStreamError) else f"{type(error).__name__}: {error}"
+    return bytes(msgpack.packb([type(error).__name__ if is_known else "", text]))
+
+
+def _opened(collective: Collective, rank: int, part: bytes) -> bytes:
+    """Return what a process sent; raise its error."""
+    if part[:1] == _DONE:
+        return part[1:]
+    name, text = msgpack.unpackb(part[1:])
+    kind = getattr(errors, name, None) if name else None
+    if isinstance(kind, type) and issubclass(kind, SetaStreamError):
+        raise kind(f"{text} (Told by process {rank} of {collective.world}.)")
+    raise PeerError(f"Process {rank} of {collective.world} failed, and this one cannot go on without it. {text}")

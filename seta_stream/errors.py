@@ -120,5 +120,9 @@ class SetaStreamWarning(UserWarning):
     """Category of every warning that the package gives."""
 
 
+class PeerError(SetaStreamError):
+    """Another process of the run failed, left, or did something else than this one."""
+
+
 class MissingExtraError(SetaStreamError, ImportError):
     """A package that an optional part needs is not installed; the message holds the pip command."""
