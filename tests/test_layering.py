@@ -26,7 +26,8 @@ LAYERS: list[tuple[str, ...]] = [
      "corpus.folders", "corpus.listing", "corpus.places", "corpus.probing", "corpus.surveying", "corpus.bar",
      "corpus.indexing", "corpus.labels", "corpus.interop_ahead", "corpus.interop_checking", "corpus.interop_sqlite",
      "corpus.interop", "corpus.interop_writing", "corpus.interop_converting"),
-    ("losses.columns", "losses.envelope", "losses.histogram", "losses.table", "losses.sidecar"),
+    ("losses.columns", "losses.envelope", "losses.histogram", "losses.owners", "losses.recording", "losses.table",
+     "losses.sidecar"),
     ("policies.",),
     # The acting files of the losses: a generation keeps the rule of the next epoch, so they know its type.
     ("losses.lock", "losses.manifest", "losses.pending", "losses.drafts", "losses.history", "losses.loading",

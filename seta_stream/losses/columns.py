@@ -17,6 +17,8 @@ from seta_stream.errors import PolicyError
 
 LOSS: Final = "loss"
 AGE: Final = "age"
+OF_CALL: Final = "@call"
+"""Follows a column's name in what travels between processes, where it stands for what `of_call` made."""
 DTYPES: Final = ("float32", "uint8", "uint16", "int32")
 
 Values = Mapping[str, NDArray[Any]]
@@ -36,6 +38,9 @@ class Column:
         update: (old, new) -> values [n]. `old` holds what is remembered of the n samples that one call of record()
             tells of, "loss" and "age" included; `new` their finite losses, float32 [n], or what else was recorded.
         source: "loss", or the name of the argument of record() that feeds the column.
+        of_call: (values of one call [n]) -> [n], what `update` is given in their place: what depends on the other
+            samples of a batch is made where the batch is recorded, and `update` of each sample by itself, on the
+            process that owns it.
 
     Raises:
         PolicyError: the name or the dtype cannot be one.
@@ -46,6 +51,7 @@ class Column:
     start: float
     update: Update
     source: str = LOSS
+    of_call: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.name in (LOSS, AGE) or not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -60,6 +66,13 @@ class Column:
                 expected=DTYPES,
                 found=self.dtype,
             )
+
+    def given(self, new: Values) -> NDArray[Any]:
+        """Return what `update` is given of one call: what was made of it where it was recorded, or is made now."""
+        if self.of_call is None:
+            return new[self.source]
+        made = new.get(self.name + OF_CALL)
+        return self.of_call(new[self.source]) if made is None else made
 
     def fresh(self, samples: int) -> NDArray[Any]:
         """Return the column of samples never recorded: [samples]."""

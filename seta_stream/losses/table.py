@@ -6,9 +6,7 @@ policy's columns take, nothing per sample as a Python object. Pure: no files, no
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from seta_stream.errors import LossError
 from seta_stream.losses.columns import AGE, LOSS, Column, recorded_names
 from seta_stream.losses.histogram import Histogram, round_losses
+from seta_stream.losses.recording import Recorded, check_ids, check_recorded, shape_of
 
 MAX_AGE: Final = 255
 """Ages saturate here; samples never seen have it too."""
-
-_ARRAY_CODES: Final = {int: "q", float: "d"}
-_UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class LossTable:
@@ -85,67 +81,25 @@ class LossTable:
             LossError: ids are not integers, are too narrow or out of range; losses are not numbers, or not one per id;
                 something is recorded that no column asks for, or that does not fit its column.
         """
-        id_array = _ids(ids, self.total)
-        loss_array = _losses(losses)
-        if self.takes_means and loss_array.shape == (1,):
-            loss_array = np.repeat(loss_array, id_array.size)
-        if id_array.shape != loss_array.shape:
-            raise LossError(
-                f"Cannot record losses: {_shape(id_array)} ids came with {_shape(loss_array)} losses. Give one loss "
-                'per id: take the loss with reduction="none" and, for sequences, its mean per sample.',
-                expected=id_array.shape,
-                found=loss_array.shape,
-            )
-        extras = self._extras(recorded, len(id_array)) if recorded else {}
-        if not len(id_array):
-            return
-        # Seen as unsigned, -1 and all below lie beyond any id, so one comparison checks both ends.
-        if np.maximum.reduce(id_array.view(_UNSIGNED[id_array.itemsize])) >= self.total:
-            self.check_ids(id_array)
-            id_array, loss_array, extras = _only(id_array >= 0, id_array, loss_array, extras)
-        rounded = round_losses(loss_array)
-        finite = np.isfinite(rounded)
-        if not np.logical_and.reduce(finite):
-            self.bad_losses += int(np.count_nonzero(~finite))
-            id_array, rounded, extras = _only(finite, id_array, rounded, extras)
-        if self._columns:
-            self._update(id_array, {LOSS: rounded, **extras})
-        self.values[id_array] = rounded  # numpy promises that the last of equal indices wins
-        self.all_ages[id_array] = 0
-        self.recorded += len(id_array)
+        self.put(check_recorded(ids, losses, recorded, self.total, self.takes, takes_means=self.takes_means))
 
-    def _extras(self, recorded: Mapping[str, object], count: int) -> dict[str, NDArray[Any]]:
-        """Return what is recorded beside the losses as arrays [count]."""
-        extras = {}
-        for name, given in recorded.items():
-            if name not in self.takes:
-                known = f"the policy asks for {', '.join(self.takes)}" if self.takes else "the policy asks for nothing"
-                raise LossError(
-                    f"Cannot record {name}=: {known} beside the losses. Leave it out, or give the policy that uses it.",
-                    expected=self.takes,
-                    found=name,
-                )
-            extras[name] = _array(given, name)
-            if extras[name].dtype.kind not in "biuf":
-                raise LossError(
-                    f"Cannot record {name}=: it is {extras[name].dtype}, and columns hold numbers. Pass integers, as "
-                    "the numbers of the classes.",
-                    expected="integers",
-                    found=str(extras[name].dtype),
-                )
-            if extras[name].shape != (count,):
-                raise LossError(
-                    f"Cannot record {name}=: {_shape(extras[name])} values came with {count} ids. Give one per id.",
-                    expected=(count,),
-                    found=extras[name].shape,
-                )
-        return extras
+    def put(self, taken: Recorded) -> None:
+        """Take what `check_recorded` let pass, of ids of this table."""
+        self.bad_losses += taken.bad_losses
+        ids, rounded = taken.ids, taken.losses
+        if not len(ids):
+            return
+        if self._columns:
+            self._update(ids, {LOSS: rounded, **taken.others})
+        self.values[ids] = rounded  # numpy promises that the last of equal indices wins
+        self.all_ages[ids] = 0
+        self.recorded += len(ids)
 
     def _update(self, ids: NDArray[Any], new: Mapping[str, NDArray[Any]]) -> None:
         """Bring the columns up to date with what one call recorded of some samples."""
         old = self.remembered(ids)
         told = [column for column in self._columns if column.source in new]
-        updated = [np.asarray(column.update(old, new[column.source])) for column in told]
+        updated = [np.asarray(column.update(old, column.given(new))) for column in told]
         for column, values in zip(told, updated, strict=True):
             _check_fits(column, values)  # before any column changes
         for column, values in zip(told, updated, strict=True):
@@ -188,15 +142,7 @@ class LossTable:
         Raises:
             LossError: naming the first that is wrong.
         """
-        outside = (ids < -1) | (ids >= self.total) if ids.dtype.kind == "i" else ids >= self.total
-        if outside.any():
-            wrong = int(ids[outside][0])
-            raise LossError(
-                f"Cannot record losses: id {wrong} is none of the corpus, whose ids run from 0 to {self.total - 1} "
-                '(-1 is ignored). Pass the "__index__" of each sample as it came.',
-                expected=self.total - 1,
-                found=wrong,
-            )
+        check_ids(ids, self.total)
 
     def advance(self, epochs: int = 1) -> None:
         """Make every sample `epochs` older, up to 255, and start the counts of the next epoch."""
@@ -224,7 +170,7 @@ class LossTable:
         expected = len(self.losses(shard))
         if new.shape != (expected,) or np.shape(ages) != (expected,):
             raise LossError(
-                f"Cannot load the losses of shard {shard}: it has {expected} samples, and {_shape(new)} losses and "
+                f"Cannot load the losses of shard {shard}: it has {expected} samples, and {shape_of(new)} losses and "
                 f"{np.shape(ages)} ages were given. Load the sidecar that matches the shard's digest.",
                 expected=expected,
                 found=new.shape,
@@ -260,12 +206,6 @@ class LossTable:
         return Histogram.of(self.values)
 
 
-def _only(
-    usable: NDArray[np.bool_], ids: NDArray[Any], losses: NDArray[Any], extras: Mapping[str, NDArray[Any]]
-) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
-    return ids[usable], losses[usable], {name: values[usable] for name, values in extras.items()}
-
-
 def _check_fits(column: Column, values: NDArray[Any]) -> None:
     """Refuse what an integer column cannot hold."""
     dtype = np.dtype(column.dtype)
@@ -279,68 +219,3 @@ def _check_fits(column: Column, values: NDArray[Any]) -> None:
             expected=(limits.min, limits.max),
             found=str(values.dtype),
         )
-
-
-def _ids(given: object, total: int) -> NDArray[Any]:
-    ids = _array(given, "ids")
-    if not ids.size:
-        return ids.astype(np.int64)
-    kind = ids.dtype.kind
-    if kind not in "iu":
-        raise LossError(
-            f"Cannot record losses: ids are {ids.dtype}, and only integers count samples exactly. Pass the "
-            '"__index__" of each sample as it came (int64), apart from the losses.',
-            expected="int64",
-            found=str(ids.dtype),
-        )
-    if 1 << (8 * ids.itemsize - (kind == "i")) < total:
-        raise LossError(
-            f"Cannot record losses: ids are {ids.dtype}, which cannot count the corpus's {total} samples. "
-            "Pass them as int64.",
-            expected="int64",
-            found=str(ids.dtype),
-        )
-    return ids if ids.dtype.isnative else ids.astype(ids.dtype.newbyteorder("="))
-
-
-def _losses(given: object) -> NDArray[np.float32]:
-    losses = _array(given, "losses")
-    if losses.dtype == np.float32:  # false for the other byte order too
-        return losses
-    # Narrow floats that numpy does not know (bfloat16 by ml_dtypes) are of kind V, and convert.
-    if losses.dtype.kind not in "fiu" and "float" not in losses.dtype.name:
-        raise LossError(
-            f"Cannot record losses: they are {losses.dtype}, not numbers. Pass one float per sample.",
-            expected="float32",
-            found=str(losses.dtype),
-        )
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is counted as a bad loss
-        return losses.astype(np.float32)
-
-
-def _array(given: Any, what: str) -> NDArray[Any]:
-    if isinstance(given, np.ndarray):
-        return np.atleast_1d(given)
-    if hasattr(given, "detach"):  # a torch tensor, known without importing torch
-        tensor = given.detach().cpu()
-        # bfloat16 and the narrower ones are unknown to numpy
-        return np.atleast_1d((tensor.float() if tensor.is_floating_point() else tensor).numpy())
-    if isinstance(given, (list, tuple)) and given:
-        if hasattr(given[0], "detach"):
-            given = [value.item() for value in given]
-        # Twice as fast as numpy, which looks at every element twice; what does not fit is left to numpy.
-        code = _ARRAY_CODES.get(type(given[0]))
-        if code is not None:
-            with suppress(TypeError, OverflowError):
-                return np.frombuffer(array(code, given), code)
-    try:
-        return np.atleast_1d(np.asarray(given))
-    except (TypeError, ValueError) as error:
-        raise LossError(
-            f"Cannot record losses: {what} are a {type(given).__name__} that does not convert to an array ({error}). "
-            "Pass a numpy array, a tensor or a flat list."
-        ) from error
-
-
-def _shape(array: NDArray[Any]) -> str:
-    return " x ".join(map(str, array.shape))

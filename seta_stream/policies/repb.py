@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.losses.columns import AGE, LOSS, Column, Values
+from seta_stream.losses.columns import AGE, LOSS, Column, Values, latest
 from seta_stream.losses.histogram import Histogram
 from seta_stream.policies.rule import Rule
 from seta_stream.policies.shares import check_amount, check_settings, everything
@@ -65,7 +65,7 @@ class RePB:
     @property
     def columns(self) -> tuple[Column, ...]:
         """Whether the last loss was above its window's mean, and the number of visits."""
-        return (Column(_ABOVE, "uint8", 0, _above), Column(_VISITS, "uint16", 0, _visited))
+        return (Column(_ABOVE, "uint8", 0, latest, of_call=_above), Column(_VISITS, "uint16", 0, _visited))
 
     def score(self, values: Values) -> NDArray[np.float32]:
         """Return what happened last: MISSED, BELOW or HARD; NaN where never seen."""
@@ -93,7 +93,7 @@ class RePB:
         return 2 / (1 - self.prune_ratio) if self.max_weight is None else self.max_weight
 
 
-def _above(old: Values, new: NDArray[Any]) -> NDArray[Any]:  # noqa: ARG001  (the shape of an update)
+def _above(new: NDArray[Any]) -> NDArray[Any]:
     # In float64: the mean of equal losses must not exceed them.
     mean = float(np.sum(new, dtype=np.float64)) / max(len(new), 1)
     return (new >= np.float32(mean)).astype(np.uint8)
