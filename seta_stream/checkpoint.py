@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -30,6 +32,7 @@ class Checkpoint:
         consumed: samples delivered in earlier epochs, for schedules.
         run_samples: of the whole run, as its epoch began, where a staged decoder goes by them.
         runs: how samples are decided together, fixed at the run's first start.
+        writers: how many processes the run had; each wrote its own pending losses.
     """
 
     epoch: int
@@ -44,12 +47,17 @@ class Checkpoint:
     consumed: int
     run_samples: int | None = None
     runs: Runs = EACH
+    writers: int = 1
 
     def to_plain(self) -> dict[str, Any]:
         """Return dicts, lists, strings and numbers only."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         plain |= {"geometry": asdict(self.geometry), "rule": self.rule.to_plain(), "runs": self.runs.to_plain()}
         return {"version": VERSION, **plain}
+
+    def digest(self) -> str:
+        """Return a text that tells checkpoints apart: the same on every process that loads the same one."""
+        return hashlib.blake2b(json.dumps(self.to_plain(), sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Checkpoint:
@@ -85,7 +93,18 @@ class Checkpoint:
             TypeError, ValueError: naming the value.
         """
         g = self.geometry
-        numbers = (self.epoch, self.step, self.consumed, self.selected, g.rows, g.width, g.batch, g.block, g.groups)
+        numbers = (
+            self.epoch,
+            self.step,
+            self.consumed,
+            self.selected,
+            g.rows,
+            g.width,
+            g.batch,
+            g.block,
+            g.groups,
+            self.writers,
+        )
         if not all(type(number) is int and number >= 0 for number in numbers) or min(numbers[4:]) < 1:
             raise ValueError(f"its numbers are {numbers}")
         if self.run_samples is not None and (type(self.run_samples) is not int or self.run_samples < 0):

@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypedDict
 
-from seta_stream.collective import Collective
-from seta_stream.errors import ArgumentError, UnsupportedError
+from seta_stream.collective import Collective, OneProcess
+from seta_stream.errors import ArgumentError
 from seta_stream.policies import Policy, Rule
 from seta_stream.policies.runs import Runs, Unit
 from seta_stream.read.decode import Decode
@@ -60,23 +60,47 @@ def check_choices(**options: tuple[object, Sequence[object]]) -> None:
             )
 
 
-def check_one_process(collective: Any, world: int | None, rank: int | None) -> None:
-    """Refuse several processes, which this release does not train yet.
+def check_world(
+    collective: Collective | None, world: int | None, rank: int | None, *, must_exchange: bool
+) -> tuple[Collective, int, int]:
+    """Return (the collective, rank, world) of a stream.
+
+    Args:
+        collective, world, rank: as given.
+        must_exchange: whether losses, or a state, have to be shared.
 
     Raises:
-        UnsupportedError: for a world over 1.
-        ArgumentError: for a rank that the world does not have.
+        ArgumentError: they contradict each other, or there is no collective where one is needed.
     """
-    size = collective.world if collective is not None else world if world is not None else 1
-    if size != 1:
-        raise UnsupportedError(
-            f"world={size}: this release trains in one process. Start one process (its DataLoader may have workers), "
-            "or read with world=1 in each and no pruning.",
-            expected=1,
+    if collective is not None:
+        found = (collective.rank, collective.world)
+        if rank not in (None, found[0]) or world not in (None, found[1]):
+            raise ArgumentError(
+                f"rank={rank}, world={world} contradict the collective, which is process {found[0]} of {found[1]}: "
+                "leave them out.",
+                expected=found,
+                found=(rank, world),
+            )
+        return collective, *found
+    size = 1 if world is None else world
+    if not _is_count(size):
+        raise ArgumentError(f"world={world!r} is no number of processes: give 1 or more.", found=world)
+    number = 0 if rank is None and size == 1 else rank
+    if number is None or not hasattr(number, "__index__") or not 0 <= number < size:
+        raise ArgumentError(
+            f"rank={rank} is outside the world of {size}: give this process's number, 0 … {size - 1}.",
+            expected=f"0 … {size - 1}",
+            found=rank,
+        )
+    if size > 1 and must_exchange:
+        raise ArgumentError(
+            f"world={size} without a collective: losses and the state are shared by all processes, which must be able "
+            "to talk. Give collective=TorchCollective(), JaxCollective() or MPICollective() of seta_stream.adapters "
+            "(SetaDataset does where torch.distributed is initialised), or a policy without losses and no state=.",
+            expected="a collective",
             found=size,
         )
-    if rank not in (None, 0):
-        raise ArgumentError(f"rank={rank} is outside the world of 1 process: leave it out.", expected=0, found=rank)
+    return OneProcess(), int(number), int(size)
 
 
 def runs_asked(unit: Unit, run_bytes: int, mean_bytes: float) -> Runs:
@@ -106,27 +130,41 @@ def check_seed(seed: int) -> int:
     return operator.index(seed)
 
 
-def check_batch(batch_size: int | None, lanes: tuple[int, int] | None, *, drop_last: bool) -> tuple[int, int, int]:
-    """Return (rows, width, samples per row of a step).
+def check_batch(
+    batch_size: int | None, lanes: tuple[int, int] | None, world: int = 1, *, drop_last: bool
+) -> tuple[int, int, int]:
+    """Return (rows, width, samples per row of a step) of a run that starts here.
+
+    Args:
+        batch_size: samples per step and rank; None means 1.
+        lanes: (rows, lanes per row), as given.
+        world: ranks.
+        drop_last: as given.
 
     Raises:
-        ArgumentError: for sizes that are not positive, or rows that do not divide the batch.
+        ArgumentError: for sizes that are not positive, or rows that do not divide the step.
     """
     if batch_size is not None and not _is_count(batch_size):
         raise ArgumentError(f"batch_size={batch_size!r} is no number of samples: give 1 or more, or None.")
     if lanes is not None and not (len(lanes) == 2 and all(map(_is_count, lanes))):
         raise ArgumentError(f"lanes={lanes!r} are (rows, lanes per row), both 1 or more.")
-    rows, width = lanes if lanes is not None else (1, DEFAULT_WIDTH)
-    batch_size = None if batch_size is None else int(batch_size)
-    batch = batch_size or 1
-    if batch % rows:
-        fitting = [r for r in range(1, batch + 1) if batch % r == 0]
+    rows, width = lanes if lanes is not None else (world, DEFAULT_WIDTH)
+    step = (1 if batch_size is None else int(batch_size)) * world
+    if step % rows:
+        fitting = [r for r in range(1, step + 1) if step % r == 0]
         raise ArgumentError(
-            f"lanes={lanes!r} cut a step of {batch} samples into {rows} rows, which do not fit: choose rows from "
+            f"lanes={lanes!r} cut a step of {step} samples into {rows} rows, which do not fit: choose rows from "
             f"{fitting}.",
             expected=fitting,
             found=rows,
         )
+    if not drop_last and world != 1:
+        raise ArgumentError(
+            f"drop_last=False gives the last step fewer samples, which {world} processes cannot share equally: leave "
+            "it out, or read in one process (world=1).",
+            expected=1,
+            found=world,
+        )
     if not drop_last and rows != 1:
         raise ArgumentError(f"drop_last=False needs one row, and lanes={lanes!r} have {rows}.")
-    return rows, width, batch // rows
+    return rows, width, step // rows

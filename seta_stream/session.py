@@ -10,20 +10,26 @@ import operator
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from seta_stream.checkpoint import Checkpoint
+from seta_stream.collective import agree
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.errors import ArgumentError, CheckpointError, SetaStreamWarning, StateError
+from seta_stream.exchange import line_weights
 from seta_stream.memory import Chosen, Memory
 from seta_stream.plan.epoch import EpochPlan, Geometry
+from seta_stream.plan.weights import Weights
 from seta_stream.policies.deciding import columns_of
 from seta_stream.policies.groups import AnyRule
 from seta_stream.policies.policy import Policy, describe
 from seta_stream.read.advice import advise_far
 from seta_stream.read.board import Board
 from seta_stream.schedule import Schedule
-from seta_stream.stats import Stats
+from seta_stream.stats import SUMMED, Stats
 
 
 class Session:
@@ -38,6 +44,7 @@ class Session:
         epochs: length of the run, where it is known; a staged decoder needs it.
         is_staged: whether the decoder is, and the board must tell it where an epoch lies in the run.
         is_far: whether samples come from a bucket, with no cache between.
+        rank, world: which part of every step this process reads.
     """
 
     def __init__(
@@ -51,8 +58,11 @@ class Session:
         epochs: int | None = None,
         is_staged: bool = False,
         is_far: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.memory = memory
+        self.rank, self.world = rank, world
         self.board = board
         self.geometry = geometry
         self.schedule = Schedule(
@@ -66,7 +76,7 @@ class Session:
         self._is_staged = is_staged
         self._is_far = is_far
         self.delivered = 0
-        """Samples that the training loop has received since this start of the epoch."""
+        """Samples that this process's training loop has received since this start of the epoch."""
         self._table = table
         self._policy = policy
         self.current: EpochPlan | None = None
@@ -77,6 +87,7 @@ class Session:
         self._is_resumed = False
         self._began = time.monotonic()
         self._is_closed = False
+        self._weights: Weights | None = None
 
     # ---- epochs
 
@@ -95,6 +106,14 @@ class Session:
         """The epoch that is set; None before the first."""
         return self.current.epoch if self.current is not None else None
 
+    @property
+    def weights(self) -> Weights | None:
+        """The loss weights of what this rank reads in the epoch that is set, by id; None where all are 1."""
+        plan, line = self.plan, self.board.weights()
+        if line is not None and self._weights is None:
+            self._weights = Weights.of_line(plan, line)
+        return self._weights
+
     def set_epoch(self, epoch: int) -> None:
         """Commit the losses recorded so far, then select."""
         number = operator.index(epoch)
@@ -105,6 +124,7 @@ class Session:
         if self._is_resumed and number == before and self.delivered == 0:
             self._is_resumed = False
             return  # a checkpoint of this epoch was loaded, and its position stands
+        agree(self.memory.collective, f"set_epoch({number})")
         consumed = self._finish_epoch()
         self.current, self._failed = None, number
         chosen = self.memory.choose(number)
@@ -132,12 +152,15 @@ class Session:
                 expected=plan.lanes.steps,
                 found=start,
             )
-        self.board.publish(epoch, geometry, selection, weights)
+        line, self._weights = None, None
+        if weights is not None:
+            line = line_weights(self.memory.collective, self.memory.owners, plan, weights, self.rank, self.world)
+        self.board.publish(epoch, geometry, selection, line, plan.part(self.rank, self.world)[0])
         self.board.start = start
         self.geometry, self.current, self._rule = geometry, plan, rule
         self._base = self.memory.base.name if self.memory.base is not None else None
         self.delivered, self._failed, self._is_resumed = 0, None, False
-        self._is_far = self._is_far and not advise_far(selection, self._table.mean_bytes)
+        self._is_far = self._is_far and self.rank == 0 and not advise_far(selection, self._table.mean_bytes)
         self.schedule.begin(epoch, plan.lanes.planned, counted)
         if self._is_staged:
             planned = self.schedule.run_samples(self.memory.histogram) if run is None else run
@@ -148,34 +171,46 @@ class Session:
         """Commit the epoch that is set; return the samples consumed up to here."""
         if self.current is None:
             return 0
-        epoch, losses = self.current.epoch, self.memory.losses
+        epoch = self.current.epoch
         consumed = self.schedule.consumed + self._consumed()
-        if losses.bad_losses:
-            warnings.warn(
-                f"{losses.bad_losses} losses of epoch {epoch} were NaN or infinite and were not recorded; the samples "
-                "keep their older loss. Under mixed precision, compute the per-sample loss in float32.",
-                SetaStreamWarning,
-                stacklevel=4,
-            )
-        if self.delivered and not losses.recorded and getattr(self._policy, "needs_losses", True):
-            warnings.warn(
-                f"No losses were recorded in epoch {epoch}, so the policy learns nothing: call record(ids, losses) "
-                "with each batch (update(ids, loss) in the torch adapter).",
-                SetaStreamWarning,
-                stacklevel=4,
-            )
-        facts = self.stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
+        mine = self.stats
+        counts = [self.delivered, int(mine.wait_s * 1e9), *(getattr(mine, name) for name in SUMMED)]
+        delivered, wait_ns, *others = self.memory.collective.sum(np.array(counts, np.int64)).tolist()
+        stats = replace(mine, wait_s=wait_ns / 1e9, **dict(zip(SUMMED, others, strict=True)))
+        if self.rank == 0:
+            self._warn_of_losses(stats, delivered)
+        facts = stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
         facts["policy"] = describe(self._policy)
         self.memory.commit(epoch, facts)
         return consumed
+
+    def _warn_of_losses(self, stats: Stats, delivered: int) -> None:
+        """Warn of losses that did not come, or cannot be used; all processes' together."""
+        if stats.bad_losses:
+            warnings.warn(
+                f"{stats.bad_losses} losses of epoch {stats.epoch} were NaN or infinite and were not recorded; the "
+                "samples keep their older loss. Under mixed precision, compute the per-sample loss in float32.",
+                SetaStreamWarning,
+                stacklevel=5,
+            )
+        if delivered and not stats.recorded and getattr(self._policy, "needs_losses", True):
+            warnings.warn(
+                f"No losses were recorded in epoch {stats.epoch}, so the policy learns nothing: call record(ids, "
+                "losses) with each batch (update(ids, loss) in the torch adapter).",
+                SetaStreamWarning,
+                stacklevel=5,
+            )
 
     # ---- position
 
     @property
     def received(self) -> int:
-        """Samples of the epoch that is set that the training loop has received, before this start or since."""
+        """Samples of the epoch that is set that training has received, on all processes, before this start or since.
+
+        All are taken to be as far as this one.
+        """
         lanes = self.plan.lanes
-        return min(self.board.start * lanes.global_batch + self.delivered, lanes.planned)
+        return min(self.board.start * lanes.global_batch + self.delivered * self.world, lanes.planned)
 
     @property
     def position(self) -> int:
@@ -187,7 +222,7 @@ class Session:
         """Return the samples of this epoch that were trained on: those read, where the loop tells of none."""
         if self.delivered:
             return self.received
-        return min(self.received + self.board.sums()["samples"], self.plan.lanes.planned)
+        return min(self.received + self.board.sums()["samples"] * self.world, self.plan.lanes.planned)
 
     def state_dict(self, step: int | None) -> dict[str, Any]:
         """Return the position as plain values; losses recorded so far are written beside."""
@@ -215,6 +250,7 @@ class Session:
             # Later losses would plan another length, and with it another stage for the rest of this epoch.
             run_samples=self.board.course.planned if self._is_staged else None,
             runs=self.memory.runs,
+            writers=self.memory.collective.world,
         ).to_plain()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -227,8 +263,10 @@ class Session:
             geometry=self.geometry,
             runs=self.memory.runs,
         )
+        saved.geometry.per_rank(self.world)
+        agree(self.memory.collective, f"load_state_dict({saved.digest()})")
         self.current, self._failed = None, saved.epoch
-        chosen = self.memory.restore(saved.epoch, saved.rule, saved.generation, saved.pending, saved.runs)
+        chosen = self.memory.restore(saved)
         saved.check_selected(chosen[1].selected)
         counted = {saved.epoch - 1: saved.consumed}
         self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, counted=counted, run=saved.run_samples)
@@ -239,7 +277,7 @@ class Session:
     @property
     def stats(self) -> Stats:
         """Counts of the epoch that is set."""
-        plan, sums, losses = self.plan, self.board.sums(), self.memory.losses
+        plan, sums = self.plan, self.board.sums()
         return Stats(
             epoch=plan.epoch,
             total=self._table.total,
@@ -259,8 +297,8 @@ class Session:
             cache_hit_bytes=sums["cache_hit_bytes"],
             cache_misses=sums["cache_misses"],
             cache_miss_bytes=sums["cache_miss_bytes"],
-            bad_losses=losses.bad_losses,
-            recorded=losses.recorded,
+            bad_losses=self.memory.bad_losses,
+            recorded=self.memory.recorded,
             is_sequential=not bool(self._table.seekable.all()),
         )
 
@@ -283,6 +321,7 @@ class Session:
         if self._is_closed:
             return
         if is_whole:
+            agree(self.memory.collective, "close()")
             self._finish_epoch()
         elif self.current is not None:
             try:

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+SUMMED: Final = (
+    "samples",
+    "decoded",
+    "skipped",
+    "bytes_needed",
+    "bytes_fetched",
+    "requests",
+    "retries",
+    "cache_hits",
+    "cache_hit_bytes",
+    "cache_misses",
+    "cache_miss_bytes",
+    "bad_losses",
+    "recorded",
+)
+"""What the processes of a run count apart, and the history keeps together, as the seconds waited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,38 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seta_stream.beginning import cache_of, labels_of, order_of, write_corpus
 from seta_stream.collective import Collective
-from seta_stream.corpus.ids import ShardTable
-from seta_stream.corpus.indexing import Corpus, open_corpus
-from seta_stream.corpus.labels import label_samples
 from seta_stream.corpus.listing import options_at
-from seta_stream.corpus.surveying import CORPUS_FILE
-from seta_stream.errors import ArgumentError, StateError
+from seta_stream.corpus.sharing import open_corpus_together
+from seta_stream.errors import ArgumentError
+from seta_stream.machines import place_of
 from seta_stream.memory import Memory
-from seta_stream.options import check_batch, check_choices, check_one_process, check_seed, runs_asked
+from seta_stream.options import check_batch, check_choices, check_seed, check_world, runs_asked
 from seta_stream.plan.epoch import EpochPlan, Geometry
 from seta_stream.plan.shuffle import block_length, line_block_length
-from seta_stream.plan.walk import Share
 from seta_stream.policies import Full, Policy, Rule, as_policy
-from seta_stream.policies.deciding import grouping_of
-from seta_stream.policies.groups import Labels
 from seta_stream.read.batches import batched
 from seta_stream.read.board import Board
-from seta_stream.read.cache import BlockCache
 from seta_stream.read.decode import Decode, Staged, decoder
 from seta_stream.read.options import Cache, Reading
 from seta_stream.read.reader import Reader
 from seta_stream.schedule import Steps, run_epochs
 from seta_stream.session import Session
 from seta_stream.stats import Stats
-from seta_stream.store import join, normalise, store_for
-
-SEQUENTIAL_SHARDS_PER_LANE: Final = 4
+from seta_stream.store import normalise
 
 Options = Mapping[str, Any]
 
@@ -52,11 +45,11 @@ class SetaStream:
         policy: decides each epoch from the losses; `Full()` takes everything. A callable (histogram, epoch) → Rule
             too, or a text as "infobatch(num_epochs=90)".
         state: folder or URL where losses and history are kept; None keeps losses in memory only.
-        batch_size: samples per step; None means 1.
+        batch_size: samples per step and process; None means 1.
         seed: of every draw and shuffle; the same seed gives the same samples in the same order.
         shuffle: False gives corpus order.
         drop_last: leave out what does not fill a step (another part each epoch).
-        lanes: (rows, lanes per row) of the plan; for locality only. Default (1, 8).
+        lanes: (rows, lanes per row) of the plan; for locality only. Default (world, 8).
         decode: None for bytes; "pil", "rgb8", … or "basic" (see seta_stream.read.decode); (field, bytes) → value; or
             one that follows the run's progress, as EfficientTrain().
         on_error: "raise", or "skip": a neighbour stands in for a sample that cannot be decoded, with weight 0.
@@ -69,7 +62,9 @@ class SetaStream:
             need none.
         storage_options: for the shards' file system, and for the state's where it is of the same protocol.
         state_options: for the state's, instead.
-        collective, world, rank: of several processes (a later release).
+        collective: of several processes that train together, as adapters.torch.TorchCollective(); each constructs a
+            stream with the same options, and calls set_epoch, load_state_dict and close as the others do.
+        world, rank: where nothing has to be exchanged, as in validation with `Full()`; else they are the collective's.
 
     Raises:
         ArgumentError, CorpusError, StateError: an option, a shard or the state cannot be used; each says what to do.
@@ -102,41 +97,73 @@ class SetaStream:
     ) -> None:
         check_choices(on_error=(on_error, ("raise", "skip")), losses=(losses, ("exact", "latest")))
         check_choices(unit=(unit, ("sample", "run")))
-        check_one_process(collective, world, rank)
+        self.policy = as_policy(policy)
+        must_exchange = state is not None or getattr(self.policy, "needs_losses", True)
+        everyone, rank, world = check_world(collective, world, rank, must_exchange=must_exchange)
         seed = check_seed(seed)
-        rows, width, batch = check_batch(batch_size, lanes, drop_last=drop_last)
+        rows, width, batch = check_batch(batch_size, lanes, world, drop_last=drop_last)
         decode_value = decoder(decode)
         if isinstance(fields, str):
             raise ArgumentError(f"fields={fields!r} is one text: give a tuple of field names, as fields=({fields!r},).")
-        self.policy = as_policy(policy)
         epochs = run_epochs(self.policy, decode_value)
         self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
         state_options = options_at(folder or "", urls, storage_options, state_options)
-        corpus = open_corpus(
-            urls, index=index, state=folder, storage_options=storage_options, state_options=state_options
+        place = place_of(everyone)
+        corpus = open_corpus_together(
+            urls,
+            collective=everyone,
+            local_rank=place.local_rank,
+            local_world=place.local_world,
+            machines=place.machines,
+            index=index,
+            state=folder,
+            storage_options=storage_options,
+            state_options=state_options,
         )
         table = corpus.table
-        order, width = _order(table, shuffle=shuffle, width=width, is_chosen=lanes is not None)
+        order, width = order_of(table, shuffle=shuffle, width=width, is_chosen=lanes is not None)
         length = line_block_length if order == "corpus" else block_length
         block = length(table.mean_bytes, width, batch)
-        geometry = Geometry(rows, width, batch, block, 1, seed, order, drop_last)
+        geometry = Geometry(rows, width, batch, block, place.groups, seed, order, drop_last)
         runs = runs_asked(unit, read.run_bytes, table.mean_bytes)
-        memory = Memory(table, self.policy, seed, folder, state_options, losses, _labels(corpus, self.policy), runs)
+        labels = labels_of(corpus, self.policy, everyone)
+        memory = Memory(table, self.policy, seed, folder, state_options, losses, labels, runs, everyone)
         try:
-            board = Board(table.first_id)
+            board = Board(table.first_id, most_weights=geometry.most_in_part(table.total, world))
             if folder is not None:
-                _write_corpus(folder, table, state_options)
+                write_corpus(folder, table, state_options, everyone)
         except BaseException:
             memory.close()
             raise
         wanted = None if fields is None else tuple(field.lower() for field in fields)
-        blocks = _cache(cache, corpus, storage_options)
-        self.reader = Reader(corpus, board, read, decode_value, wanted, on_error, storage_options, blocks)
+        blocks = cache_of(cache, corpus, storage_options)
+        self.reader = Reader(
+            corpus,
+            board,
+            read,
+            decode_value,
+            wanted,
+            on_error,
+            storage_options,
+            blocks,
+            rank=rank,
+            world=world,
+            ranks_here=place.local_world,
+        )
         is_staged = isinstance(decode_value, Staged)
         is_far = blocks is None and not corpus.is_local
         self.session = Session(
-            table, self.policy, geometry, memory, board, epochs=epochs, is_staged=is_staged, is_far=is_far
+            table,
+            self.policy,
+            geometry,
+            memory,
+            board,
+            epochs=epochs,
+            is_staged=is_staged,
+            is_far=is_far,
+            rank=rank,
+            world=world,
         )
 
     @property
@@ -160,7 +187,7 @@ class SetaStream:
     def __len__(self) -> int:
         """Samples that an iteration yields in the epoch that is set, exact before the first one is read."""
         lanes = self.session.plan.lanes
-        return max(lanes.planned - self.session.board.start * lanes.global_batch, 0)
+        return max(lanes.planned - self.session.board.start * lanes.global_batch, 0) // self.session.world
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the epoch's samples: dicts of __key__, __url__, __index__ (the id), __weight__ and the fields."""
@@ -168,7 +195,7 @@ class SetaStream:
         plan = self.session.plan
         self.session.delivered = 0
         start = self.session.board.start
-        share = Share(origin=start, begin=start)
+        share = self.reader.share(origin=start, begin=start)
         lists = self.reader.lists(plan, share, threads=self.reader.reading.decode_threads)
         return self._counted(lists, plan)
 
@@ -205,17 +232,19 @@ class SetaStream:
             LossError: they do not fit each other, the corpus or the policy.
         """
         self.session.check_open()
-        self.session.memory.losses.record(ids, losses, **recorded)
+        self.session.memory.record(ids, losses, recorded)
 
     def weights(self, ids: object) -> NDArray[np.float32]:
-        """Return the loss weights of samples in the epoch that is set: float32 [n]; 0 for the id −1."""
+        """Return the loss weights of samples in the epoch that is set: float32 [n]; 0 for the id −1.
+
+        Raises:
+            ArgumentError: another rank reads one of them: a rank knows the weights of what it reads.
+        """
         self.session.check_open()
-        table = self.session.board.weights()
         numbers = np.asarray(ids, np.int64)
-        self.session.memory.losses.check_ids(numbers)
-        found = np.ones(numbers.shape, np.float32) if table is None else table[numbers]
-        found[numbers < 0] = 0
-        return found
+        self.session.memory.check_ids(numbers)
+        weights = self.session.weights
+        return (numbers >= 0).astype(np.float32) if weights is None else weights.of(numbers)
 
     # ---- position
 
@@ -281,42 +310,3 @@ class SetaStream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.session.close(is_whole=kind is None)
-
-
-def _order(
-    table: ShardTable, *, shuffle: bool, width: int, is_chosen: bool
-) -> tuple[Literal["corpus", "shards", "blocks"], int]:
-    """Return the order of samples that a corpus allows, and the lanes per row."""
-    if not shuffle:
-        return "corpus", 1
-    if table.seekable.all():
-        return "blocks", width
-    # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
-    few = max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE)
-    return "shards", width if is_chosen else min(width, few)
-
-
-def _cache(cache: str | Cache | None, corpus: Corpus, options: Options | None) -> BlockCache | None:
-    """Return the cache of a run; None where none is wanted, or every shard is a file of this machine."""
-    settings = Cache.of(cache)
-    if settings is None or corpus.is_local:
-        return None
-    table = corpus.table
-    return BlockCache(settings, table.urls, table.sizes.tolist(), table.versions, options=options)
-
-
-def _labels(corpus: Corpus, policy: Policy) -> Labels | None:
-    """Return the groups that the index tells, where the policy asks for them."""
-    grouping = grouping_of(policy)
-    return None if grouping is None or grouping.by is None else Labels(*label_samples(corpus, grouping.by))
-
-
-def _write_corpus(folder: str, table: ShardTable, options: Options | None) -> None:
-    """Keep the shard table beside the losses, so that they can be read without the corpus."""
-    place, data = join(folder, CORPUS_FILE), table.to_bytes()
-    store = store_for(place, options)
-    try:
-        if not store.exists(place) or store.read(place) != data:
-            store.write(place, data)
-    except OSError as error:
-        raise StateError(f"Cannot write {place}: {error}. Free space there, or give another state=.") from error

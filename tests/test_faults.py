@@ -23,6 +23,7 @@ from seta_stream.errors import (
     ShardChangedError,
     StateError,
 )
+from seta_stream.losses.drafts import LocalPart
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.histogram import Histogram
 from seta_stream.losses.table import LossTable
@@ -136,7 +137,7 @@ def test_a_commit_that_fails_can_be_tried_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Generations, "_draft", full)
+        patch.setattr(LocalPart, "write", full)
         with pytest.raises(StateError, match="Free space there"):
             stream.close()
     stream.close()

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "seta_stream"
 
 LAYERS: list[tuple[str, ...]] = [
     # From the bottom up; a module may import layers below its own, and its own. A name ending in "." is a whole room.
-    ("errors", "draws", "collective", "stats"),
+    ("errors", "draws", "collective", "transport", "stats"),
     ("store.",),
     ("corpus.sealed", "corpus.header", "corpus.fastruns", "corpus.tar", "corpus.grouping", "corpus.columns",
      "corpus.layout", "corpus.index", "corpus.ids", "corpus.costs", "corpus.interop_claims", "corpus.interop_json",
@@ -25,17 +25,19 @@ LAYERS: list[tuple[str, ...]] = [
     ("corpus.compressed", "corpus.conditions", "corpus.remote_scan", "corpus.scanning", "corpus.building",
      "corpus.folders", "corpus.listing", "corpus.places", "corpus.probing", "corpus.surveying", "corpus.bar",
      "corpus.indexing", "corpus.labels", "corpus.interop_ahead", "corpus.interop_checking", "corpus.interop_sqlite",
-     "corpus.interop", "corpus.interop_writing", "corpus.interop_converting"),
-    ("losses.columns", "losses.envelope", "losses.histogram", "losses.owners", "losses.recording", "losses.table",
-     "losses.sidecar"),
+     "corpus.interop", "corpus.interop_writing", "corpus.interop_converting", "corpus.background", "corpus.messages", "corpus.sights",
+     "corpus.spreading", "corpus.sharing"),
+    ("losses.columns", "losses.envelope", "losses.histogram", "losses.owners", "losses.recording", "losses.outbox",
+     "losses.table", "losses.sidecar"),
     ("policies.",),
     # The acting files of the losses: a generation keeps the rule of the next epoch, so they know its type.
-    ("losses.lock", "losses.manifest", "losses.pending", "losses.drafts", "losses.history", "losses.loading",
+    ("losses.lock", "losses.manifest", "losses.pending", "losses.pending_folder", "losses.drafts", "losses.history", "losses.loading", "losses.committing",
      "losses.writer", "losses.generations"),
     ("repack.",),
     ("plan.",),
     ("read.",),
-    ("schedule", "checkpoint", "memory", "options", "session", "stream", "__init__"),
+    ("schedule", "checkpoint", "machines", "exchange", "selecting", "unfinished", "memory", "options", "session", "beginning", "stream", "__init__"),
+    ("adapters.torch_weights", "adapters.torch_collective", "adapters.mpi"),
     ("adapters.torch",),
     ("adapters.webdataset",),
     ("report.",),
@@ -46,7 +48,7 @@ LAYERS: list[tuple[str, ...]] = [
 SIDEWAYS = {
     # A room that stands apart may import only these rooms and files, however high it stands.
     "losses.": ("errors", "collective", "store", "losses.", "policies.rule", "policies.groups"),
-    "corpus.": ("errors", "store", "corpus."),
+    "corpus.": ("errors", "collective", "store", "corpus."),
     "policies.": ("errors", "draws", "losses.histogram", "losses.columns", "policies."),
     "plan.": ("errors", "draws", "plan."),
     "read.": ("errors", "draws", "store", "corpus.", "plan.", "read."),
@@ -70,7 +72,10 @@ PURE = (
 
 FRAMEWORKS = {
     # Who imports a package that costs seconds or reaches far; everybody else is kept from it.
-    "torch": ("adapters.torch", "adapters.webdataset", "demo."),
+    "torch": (
+        "adapters.torch", "adapters.torch_collective", "adapters.torch_weights", "adapters.webdataset", "demo.",
+    ),
+    "mpi4py": ("adapters.mpi",),
     "webdataset": ("adapters.webdataset",),
     "fsspec": ("store.filesystems", "store.clients"),
     "obstore": ("store.obstores",),

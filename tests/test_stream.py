@@ -16,6 +16,7 @@ import pytest
 from small_corpora import MakeCorpus, text_members, write_tar
 
 from seta_stream import DynamicRandom, Full, Reading, Rule, SeTa, SetaStream, SetaStreamWarning
+from seta_stream.collective import OneProcess
 from seta_stream.corpus.building import Task
 from seta_stream.corpus.places import Place
 from seta_stream.errors import (
@@ -28,7 +29,6 @@ from seta_stream.errors import (
     ShardChangedError,
     StateError,
     StateLockedError,
-    UnsupportedError,
 )
 from seta_stream.read import sequence
 from seta_stream.read.reader import _Job
@@ -549,8 +549,13 @@ def test_options_that_cannot_be(make_corpus: MakeCorpus) -> None:
         ({"on_error": "ignore"}, ArgumentError, "on_error='ignore' is not possible: choose one of 'raise', 'skip'"),
         ({"losses": "old"}, ArgumentError, "choose one of 'exact', 'latest'"),
         ({"cache": "s3://b/c"}, ArgumentError, "is no folder of this machine"),
-        ({"world": 2}, UnsupportedError, "world=2: this release trains in one process"),
+        ({"world": 2}, ArgumentError, "rank=None is outside the world of 2: give this process's number, 0 … 1"),
+        ({"world": 0}, ArgumentError, "world=0 is no number of processes"),
         ({"rank": 1}, ArgumentError, "rank=1 is outside the world of 1"),
+        ({"world": 2, "rank": 0, "policy": SeTa(num_epochs=4)}, ArgumentError, "world=2 without a collective: losses"),
+        ({"world": 2, "rank": 0, "state": "runs"}, ArgumentError, "world=2 without a collective: .* no state="),
+        ({"world": 2, "rank": 1, "drop_last": False}, ArgumentError, "drop_last=False gives the last step fewer"),
+        ({"world": 2, "collective": OneProcess()}, ArgumentError, "world=2 contradict the collective, .* 0 of 1"),
         ({"batch_size": 0}, ArgumentError, "batch_size=0 is no number of samples"),
         ({"batch_size": True}, ArgumentError, "batch_size=True is no number of samples"),
         ({"seed": 2**63}, ArgumentError, "is no integer of 64 bits"),

@@ -18,6 +18,9 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
+from seta_stream.adapters.torch_collective import TorchCollective
+from seta_stream.adapters.torch_weights import DeviceWeights
+from seta_stream.collective import Collective
 from seta_stream.errors import ArgumentError, LossError
 from seta_stream.options import StreamOptions
 from seta_stream.policies.deciding import columns_of
@@ -37,9 +40,10 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     Args:
         urls: as for SetaStream.
-        batch_size: samples per step; give the DataLoader the same.
+        batch_size: samples per step and process; give the DataLoader the same.
         batches: yield ready batches, dicts of arrays, for DataLoader(dataset, batch_size=None).
-        options: the other options of SetaStream.
+        options: the other options of SetaStream. Where torch.distributed is initialised, its processes train together;
+            world=1 makes each of them read for itself, and collective=TorchCollective(group) those of a group.
 
     Raises:
         ArgumentError: WORLD_SIZE says that several processes train, and torch.distributed is not initialised.
@@ -49,8 +53,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         self, urls: str | Sequence[str], *, batch_size: int, batches: bool = False, **options: Unpack[StreamOptions]
     ) -> None:
         super().__init__()
-        if options.get("world") is None:
-            options["world"] = _world()
+        if options.get("collective") is None and options.get("world") is None:
+            options["collective"] = _collective()
         self._stream: SetaStream | None = SetaStream(urls, batch_size=batch_size, **options)
         try:
             _ = self._stream.session.plan  # epoch 0, for workers that start before any epoch is set
@@ -62,7 +66,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         self._batches = batches
         self._waiting: list[dict[str, torch.Tensor]] = []
         self._by_step = bool(columns_of(self._stream.policy))
-        self._weights: torch.Tensor | None = None
+        self._weights: DeviceWeights | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker gets arguments and handles; losses and the plan's rule stay in the main process."""
@@ -142,7 +146,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     def _check_recorded(self, recorded: Mapping[str, Any], expected: int) -> dict[str, torch.Tensor]:
         """Return what is recorded beside the losses, whose names and lengths are checked now: values come later."""
-        takes = self.stream.session.memory.losses.takes
+        takes = self.stream.session.memory.takes
         others = {name: torch.as_tensor(values).detach() for name, values in recorded.items()}
         for name, values in others.items():
             if name not in takes or values.shape != (expected,):
@@ -170,8 +174,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
                 f"update() takes integer ids and a tensor of losses; got ids of {ids.dtype} and {type(loss).__name__}: "
                 'pass the batch\'s "__index__" as it came.'
             )
-        expected = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows
-        is_mean = loss.ndim == 0 and self.stream.session.memory.losses.takes_means
+        expected = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows // session.world
+        is_mean = loss.ndim == 0 and self.stream.session.memory.takes_means
         if not (loss.shape == (expected,) or is_mean) or ids.shape != (expected,):
             raise LossError(
                 f"update() got {tuple(ids.shape)} ids and losses of shape {tuple(loss.shape)}, and this step has "
@@ -181,20 +185,17 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
                 found=tuple(loss.shape),
             )
         if ids.device.type == "cpu":
-            self.stream.session.memory.losses.check_ids(ids.numpy())
+            self.stream.session.memory.check_ids(ids.numpy())
         return expected
 
     def _weights_of(self, ids: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
         """Return the loss weights of ids without waiting for the device: float [n], 0 where the id is −1."""
-        if self._weights is None or self._weights.device != ids.device:
-            table = self._reader.board.weights()
-            whole = np.ones(1, np.float32) if table is None else table
-            self._weights = torch.from_numpy(whole.copy()).to(ids.device)
-        if len(self._weights) == 1:
-            found = (ids >= 0).to(loss.dtype)
-        else:
-            found = self._weights[ids.clamp(min=0)].to(loss.dtype) * (ids >= 0)
-        return found.to(loss.device, non_blocking=True)
+        held = self.stream.session.weights
+        if held is None:
+            return (ids >= 0).to(loss.dtype).to(loss.device, non_blocking=True)
+        if self._weights is None or not self._weights.is_of(held, ids.device):
+            self._weights = DeviceWeights(held, ids.device)
+        return self._weights.of(ids).to(loss.dtype).to(loss.device, non_blocking=True)
 
     def _flush(self) -> None:
         """Move the waiting losses to the stream: one copy from the device for all of them."""
@@ -217,10 +218,10 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     def _record_step(self, step: dict[str, NDArray[Any]]) -> None:
         """Record what is of the corpus; ids on a device could not be checked before."""
-        losses = self.stream.session.memory.losses
-        inside = (step["ids"] >= -1) & (step["ids"] < losses.total)
+        memory = self.stream.session.memory
+        inside = (step["ids"] >= -1) & (step["ids"] < memory.total)
         self.stream.record(**{name: values[inside] for name, values in step.items()})
-        losses.check_ids(step["ids"])
+        memory.check_ids(step["ids"])
 
     def record(self, ids: object, losses: object, **recorded: object) -> None:
         """Take losses without counting a step, as SetaStream.record does."""
@@ -277,10 +278,10 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
             self.stream.__exit__(kind, error, traceback)
 
 
-def _world() -> int:
-    """Return how many processes train together."""
+def _collective() -> Collective | None:
+    """Return what joins the processes that train together; None for one alone."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
+        return TorchCollective() if torch.distributed.get_world_size() > 1 else None
     announced = os.environ.get("WORLD_SIZE", "1")
     if announced != "1":
         raise ArgumentError(
@@ -289,4 +290,4 @@ def _world() -> int:
             expected="1",
             found=announced,
         )
-    return 1
+    return None

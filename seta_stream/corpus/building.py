@@ -7,16 +7,19 @@ written when its shard is done, whole or not at all: interrupted, the work goes 
 from __future__ import annotations
 
 import os
+import queue
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
+from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from seta_stream.corpus.conditions import Conditions, Plan
 from seta_stream.corpus.costs import HOPS_AT_ONCE
 from seta_stream.corpus.index import IndexHeader, read_header
+from seta_stream.corpus.places import Home, Place
 from seta_stream.corpus.scanning import Scan, scan_quietly
 from seta_stream.errors import ReadError, SetaStreamWarning
 from seta_stream.store import ObjectInfo, Options, is_local, store_for
@@ -28,6 +31,8 @@ _BYTES_PER_PROCESS: Final = 1 << 30
 """A process takes a second to start, in which one scans about this much."""
 _BATCH: Final = 4 * HOPS_AT_ONCE
 """Remote shards that are handed to the processes at once, so that each has enough of them under way."""
+_LOOKS_EVERY_S: Final = 0.5
+"""How often it is looked whether the work is still wanted."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Task:
         storage_options: what the fsspec file system is given.
         must_write: whether it is an error if the index cannot be written; else it is kept in memory.
         foreign: other tools' indexes beside a remote shard, one of which may spare most of the scan.
+        home: which home of indexes the target is, where it is one.
+        target_options: what the target's file system is given; None for what the shard's is.
     """
 
     shard: int
@@ -51,6 +58,14 @@ class Task:
     storage_options: Options | None = field(repr=False)
     must_write: bool
     foreign: tuple[Foreign, ...] = ()
+    home: Home = "cache"
+    target_options: Options | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> Place:
+        """Where its index lies once it is built."""
+        options = self.storage_options if self.target_options is None else self.target_options
+        return Place(self.target, options, None, self.home)
 
     @property
     def size(self) -> int:
@@ -65,7 +80,7 @@ class Built:
     Args:
         task: what was asked.
         header: the index's header.
-        index_bytes: length of the index file.
+        index_bytes: length of the index file; 0 where another process of the run made it.
         data: the index file, where it could not be written; else None.
         note: a warning for the user, or None.
     """
@@ -77,16 +92,20 @@ class Built:
     note: str | None
 
 
-def build(tasks: Sequence[Task], jobs: int | None = None, plan: Plan | None = None) -> Iterator[Built]:
+def build(
+    tasks: Sequence[Task], jobs: int | None = None, plan: Plan | None = None, *, halt: Event | None = None
+) -> Generator[Built, None, None]:
     """Scan shards and write their indexes; give each as it is done, in any order, its warning issued.
 
-    The tasks of a corpus may be divided among machines: each builds its own, as `build(tasks[rank::world])`, and what
-    it gives is small and can be sent.
+    The tasks of a corpus may be divided among processes, as sharing.py does: what each gives is small and can be sent.
+    Closed before its end, it gives up what is under way.
 
     Args:
         tasks: what to scan.
-        jobs: number of processes for local shards; None for as many as there are CPUs, if there is enough to do.
+        jobs: number of processes for local shards; None for as many as there are CPUs for each process of the run, if
+            there is enough to do.
         plan: how remote shards are scanned, as probing.foresee gives it.
+        halt: is set, by another thread, when no more are wanted.
 
     Raises:
         CorpusError: a shard is damaged (TarError), refused, or replaced meanwhile (ShardChangedError).
@@ -94,7 +113,8 @@ def build(tasks: Sequence[Task], jobs: int | None = None, plan: Plan | None = No
     """
     near = [task for task in tasks if is_local(task.url)]
     far = [task for task in tasks if not is_local(task.url)]
-    for built in chain(_near(near, _processes(near, jobs)), _far(far, plan or Plan())):
+    plan = plan or Plan()
+    for built in chain(_near(near, _processes(near, jobs, plan.ranks)), _far(far, plan, halt)):
         if built.note:
             warnings.warn(built.note, SetaStreamWarning, stacklevel=3)
         yield built
@@ -105,10 +125,10 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processes(tasks: Sequence[Task], jobs: int | None) -> int:
+def _processes(tasks: Sequence[Task], jobs: int | None, ranks: int = 1) -> int:
     if jobs is not None:
         return max(1, min(jobs, len(tasks)))
-    return max(1, min(cpus(), len(tasks), sum(task.size for task in tasks) // _BYTES_PER_PROCESS))
+    return max(1, min(cpus() // ranks, len(tasks), sum(task.size for task in tasks) // _BYTES_PER_PROCESS))
 
 
 def _near(tasks: Sequence[Task], processes: int) -> Iterator[Built]:
@@ -121,16 +141,18 @@ def _near(tasks: Sequence[Task], processes: int) -> Iterator[Built]:
     yield from pool(delayed(build_one)(task) for task in _largest_first(tasks))
 
 
-def _far(tasks: Sequence[Task], plan: Plan) -> Iterator[Built]:
+def _far(tasks: Sequence[Task], plan: Plan, halt: Event | None) -> Iterator[Built]:
     ordered = _largest_first(tasks)
     if plan.processes == 1 or len(tasks) < 2:
-        yield from _in_threads(ordered, plan)
+        yield from _in_threads(ordered, plan, halt)
         return
     from joblib import Parallel, delayed  # noqa: PLC0415  (only where several processes pay)
 
+    # Nothing of a batch is known, and nobody can be told to stop, before all of it is done.
+    batch_length = _BATCH if halt is None else HOPS_AT_ONCE
     batches = [
-        ordered[begin : begin + _BATCH][part :: plan.processes]
-        for begin in range(0, len(ordered), _BATCH)
+        ordered[begin : begin + batch_length][part :: plan.processes]
+        for begin in range(0, len(ordered), batch_length)
         for part in range(plan.processes)
     ]
     pool = Parallel(n_jobs=plan.processes, return_as="generator_unordered", batch_size=1)
@@ -147,15 +169,24 @@ def _build_batch(tasks: Sequence[Task], plan: Plan) -> list[Built]:
     return list(_in_threads(tasks, plan))
 
 
-def _in_threads(tasks: Sequence[Task], plan: Plan) -> Iterator[Built]:
+def _in_threads(tasks: Sequence[Task], plan: Plan, halt: Event | None = None) -> Iterator[Built]:
     """Scan remote shards many at once; whatever ends this (an error, an interrupt) gives up the requests of all."""
     if not tasks:
         return
     conditions = Conditions(plan)
-    pool = ThreadPoolExecutor(min(len(tasks), max(1, HOPS_AT_ONCE // plan.processes)), "seta-index")
+    pool = ThreadPoolExecutor(min(len(tasks), max(1, HOPS_AT_ONCE // plan.sharers)), "seta-index")
+    done: queue.SimpleQueue[Future[Built]] = queue.SimpleQueue()
     try:
-        for done in as_completed([pool.submit(build_one, task, conditions) for task in tasks]):
-            yield done.result()
+        for task in tasks:
+            pool.submit(build_one, task, conditions).add_done_callback(done.put)
+        left = len(tasks)
+        while left and not (halt is not None and halt.is_set()):
+            try:
+                future = done.get(timeout=None if halt is None else _LOOKS_EVERY_S)
+            except queue.Empty:
+                continue
+            left -= 1
+            yield future.result()
     finally:
         conditions.stop()
         pool.shutdown(cancel_futures=True)
@@ -166,7 +197,7 @@ def build_one(task: Task, conditions: Conditions | None = None) -> Built:
     scan = _scan(task, conditions)
     data = scan.index.to_bytes()
     try:
-        store_for(task.target, task.storage_options).write(task.target, data)
+        store_for(task.target, task.place.options).write(task.target, data)
     except OSError as error:
         if task.must_write:
             raise ReadError(

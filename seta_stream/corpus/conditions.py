@@ -56,13 +56,20 @@ class Plan:
         link: what the store gives, as measured or guessed.
         first: how a shard is read before its own members tell more.
         way: the only way that is taken; None for the cheaper one.
-        processes: of this machine that scan at the same time, and share what may be under way.
+        processes: in which one process of the run scans.
+        ranks: processes of the run on this machine, each of which does so.
     """
 
     link: Link = field(default_factory=Link)
     first: Step = field(default_factory=lambda: Step("hops", FIRST_BYTES, 1))
     way: Way | None = None
     processes: int = 1
+    ranks: int = 1
+
+    @property
+    def sharers(self) -> int:
+        """Processes of this machine that scan at the same time, and share what may be under way."""
+        return self.processes * self.ranks
 
 
 class Stoppable(Protocol):
@@ -86,10 +93,10 @@ class Conditions:
         plan = plan or Plan()
         self.link = plan.link
         self.first = plan.first
-        self.engine = Engine(in_flight=HOPS_AT_ONCE, processes=plan.processes)
+        self.engine = Engine(in_flight=HOPS_AT_ONCE, processes=plan.sharers)
         self._forced = plan.way
-        self._processes = plan.processes
-        self._spans = max(LEAST_SPANS, SPANS_AT_ONCE // plan.processes)
+        self._processes = plan.sharers
+        self._spans = max(LEAST_SPANS, SPANS_AT_ONCE // plan.sharers)
         self._seats = threading.Semaphore(max(1, min(WHOLE_AT_ONCE, self._spans // LEAST_SPANS)))
         self._lock = threading.Lock()
         self._live: set[Stoppable] = set()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Final, Literal, Self
 
@@ -93,6 +93,25 @@ class Spacing:
 
 
 @dataclass(frozen=True, slots=True)
+class Team:
+    """The processes of a run that share a scan.
+
+    Args:
+        world: how many there are.
+        ranks: how many of them are on this machine.
+        machines: on how many machines they are.
+    """
+
+    world: int = 1
+    ranks: int = 1
+    machines: int = 1
+
+    def here(self, count: int) -> int:
+        """Return what falls to this machine of so many bytes or shards."""
+        return -(-count * self.ranks // self.world)
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What one way of scanning takes.
 
@@ -111,6 +130,13 @@ class Cost:
     fetched: float
     busy_s: float
     seconds: float
+
+    def of_all(self, team: Team) -> Cost:
+        """Return the cost of all machines from that of this one: they work at the same time."""
+        factor = team.world / team.ranks
+        return replace(
+            self, requests=self.requests * factor, fetched=self.fetched * factor, busy_s=self.busy_s * factor
+        )
 
 
 def count_hops(spacing: Spacing, read_bytes: int) -> int:
@@ -198,6 +224,7 @@ class Estimate:
         place: where they lie, without credentials.
         protocol: of their URLs; tells whose price holds.
         cost: of the way that was chosen; None where that is not known ahead (files of this machine).
+        team: who shares the work.
     """
 
     shards: int
@@ -206,6 +233,7 @@ class Estimate:
     place: str
     protocol: str
     cost: Cost | None
+    team: Team = Team()
 
     @property
     def dollars(self) -> float | None:
@@ -219,6 +247,9 @@ class Estimate:
         if self.shards == self.of == 1:
             count = "1 shard"
         line = f"Indexing {count} ({_bytes(self.shard_bytes)}) on {self.place}"
+        if self.team.world > 1:
+            where = f" on {self.team.machines:,} machines" if self.team.machines > 1 else ""
+            line += f", shared by {self.team.world:,} processes{where}"
         cost = self.cost
         if cost is not None:
             requests = f"{max(1, round(cost.requests)):,}"

@@ -3,8 +3,7 @@
 Takes what a user writes; gives a Corpus, whose table knows every shard and whose indexes are read when they are asked
 for. Acts: lists folders, reads and writes index files, scans shards, tells on stderr what that takes.
 
-Several processes share it so: one calls surveying.survey and sends it; each builds its part of the tasks and sends what
-building.build gives; one assembles.
+How several processes share that is told in sharing.py.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from seta_stream.corpus.surveying import Found, Survey, survey
 from seta_stream.errors import CorpusError, IndexFileError, ReadError, ShardChangedError
 from seta_stream.store import Options, is_local, store_for
 
-__all__ = ["Corpus", "announce", "assemble", "open_corpus", "scan_shard", "write_index"]
+__all__ = ["Corpus", "announce", "assemble", "open_corpus", "scan_shard", "with_bar", "write_index"]
 
 _KEPT: Final = 64
 _KEPT_SAMPLES: Final = 50_000
@@ -71,7 +70,8 @@ class Corpus:
         """Return a shard's index, one of the last few asked for or read now.
 
         An index file that is gone or damaged meanwhile is replaced by scanning the shard again; that of a remote shard
-        is written to the user's cache folder.
+        is written to the user's cache folder. Of a local shard, a copy with the same samples and another time will do:
+        each machine may have its own.
         An index whose header alone was read when the corpus was opened is verified whole here.
 
         Raises:
@@ -111,21 +111,28 @@ class Corpus:
 
     def _stored(self, shard: int) -> ShardIndex | None:
         """Return the index from the first place that holds the one of the table."""
-        wanted = self.table.digests[shard], int(self.table.sizes[shard]), self.table.versions[shard]
+        wanted = self.table.digests[shard], int(self.table.sizes[shard])
         url = self.table.urls[shard]
-        # Another process of this machine may have scanned it meanwhile, as below.
-        spare = () if is_local(url) else (Place(cache_url(url), None, None),)
+        # Another process of this machine may have scanned it meanwhile, as below, or another machine's copy of it.
+        spare = (
+            () if any(place.home == "cache" for place in self._places[shard]) else (Place(cache_url(url), None, None),)
+        )
         for place in (*self._places[shard], *spare):
             try:
                 held = self._held.get(shard)
                 data = store_for(place.url, place.options).read(place.url) if held is None else held
                 # The header first: an index of another shard is not worth building, whatever sizes it claims.
                 header = read_header(data, place.url)
-                if (header.digest, header.shard_size, header.shard_version) == wanted:
+                if (header.digest, header.shard_size) == wanted and self._is_current(shard, header.shard_version):
                     return ShardIndex.from_bytes(data, place.url)
             except (ReadError, IndexFileError):
                 continue
         return None
+
+    def _is_current(self, shard: int, version: str) -> bool:
+        """Say whether a version of a shard is the table's, or that of this machine's copy."""
+        url = self.table.urls[shard]
+        return version == self.table.versions[shard] or (is_local(url) and version == store_for(url).info(url).version)
 
     def _scanned(self, shard: int) -> ShardIndex:
         """Scan a shard whose index is gone; a remote one's is kept, so that no other process has to scan it again."""
@@ -178,7 +185,7 @@ def open_corpus(
     plan, estimate = foresee(known.tasks, len(known.urls), jobs=jobs) if known.tasks else (None, None)
     if estimate is not None and progress:
         announce(estimate)
-    built = _with_bar(build(known.tasks, jobs, plan), known.tasks, progress=progress)
+    built = with_bar(build(known.tasks, jobs, plan), known.tasks, progress=progress)
     return assemble(known, built, storage_options)
 
 
@@ -188,18 +195,29 @@ def announce(estimate: Estimate) -> None:
     sys.stderr.flush()
 
 
-def assemble(known: Survey, built: Iterable[Built], storage_options: Options | None = None) -> Corpus:
+def assemble(
+    known: Survey,
+    built: Iterable[Built],
+    storage_options: Options | None = None,
+    held: Mapping[int, bytes] | None = None,
+) -> Corpus:
     """Return the corpus from what was known of it and what was built, in any order, by whomever.
+
+    Args:
+        known: the survey.
+        built: what it lacked.
+        storage_options: what the fsspec file system is given.
+        held: index files that lie in memory, by shard, besides those that were built and could not be written.
 
     Raises:
         CorpusError: no shard has a sample.
     """
     found = dict(known.found)
-    held: dict[int, bytes] = {}
+    files = dict(held or {})
     for one in built:
-        found[one.task.shard] = Found(one.header, (Place(one.task.target, one.task.storage_options, None),))
+        found[one.task.shard] = Found(one.header, (one.task.place,))
         if one.data is not None:
-            held[one.task.shard] = one.data
+            files[one.task.shard] = one.data
     ordered = [found[shard] for shard in range(len(known.urls))]
     table = ShardTable.of(known.urls, [one.facts for one in ordered])
     if not table.total:
@@ -210,7 +228,7 @@ def assemble(known: Survey, built: Iterable[Built], storage_options: Options | N
             expected="at least one sample",
             found=0,
         )
-    return Corpus(table, [one.places for one in ordered], held=held, storage_options=storage_options)
+    return Corpus(table, [one.places for one in ordered], held=files, storage_options=storage_options)
 
 
 def write_index(index: ShardIndex, url: str, storage_options: Options | None = None) -> None:
@@ -218,7 +236,7 @@ def write_index(index: ShardIndex, url: str, storage_options: Options | None = N
     store_for(url, storage_options).write(url, index.to_bytes())
 
 
-def _with_bar(results: Iterator[Built], tasks: Sequence[Task], *, progress: bool) -> Iterator[Built]:
+def with_bar(results: Iterator[Built], tasks: Sequence[Task], *, progress: bool) -> Iterator[Built]:
     """Pass results on; show a bar on a terminal once it takes long and shards are left."""
     if not (progress and sys.stderr.isatty()):
         yield from results

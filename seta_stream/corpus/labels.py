@@ -1,6 +1,6 @@
 """The group of every sample, by what the index knows of it.
 
-Takes a corpus and how samples fall into groups; gives names and codes. Effects: every shard's index is read once.
+Takes a corpus and how samples fall into groups; gives names and codes. Effects: indexes of shards are read, each once.
 """
 
 from __future__ import annotations
@@ -19,26 +19,34 @@ MAX_GROUPS: Final = 65_535
 """A decision is made for each group, and a code takes two bytes per sample."""
 
 
-def label_samples(corpus: Corpus, by: str | Callable[[str, str], Any]) -> tuple[tuple[str, ...], NDArray[np.uint16]]:
+def label_samples(
+    corpus: Corpus, by: str | Callable[[str, str], Any], shards: range | None = None
+) -> tuple[tuple[str, ...], NDArray[np.uint16]]:
     """Return the groups' names, in the order in which they first come, and each sample's place among them.
+
+    A process of many labels the shards that it owns; a group's name does not depend on which they are.
 
     Args:
         corpus: whose samples.
         by: "folder", "shard", "fields", or a callable (url, key) -> name.
+        shards: consecutive ones, whose samples alone are labelled; None for all.
 
     Returns:
-        names, and codes uint16 [total].
+        names, and codes uint16 [samples of the shards].
 
     Raises:
         CorpusError: there are more groups than MAX_GROUPS, or the callable failed.
     """
+    shards = range(len(corpus.table)) if shards is None else shards
     places: dict[str, int] = {}
-    codes = np.empty(corpus.table.total, np.uint16)
     first_id = corpus.table.first_id
+    begin = int(first_id[shards.start])
+    codes = np.empty(int(first_id[shards.stop]) - begin if shards else 0, np.uint16)
     base_names = [url.rpartition("/")[2] for url in corpus.table.urls]
     shard_names = base_names if len(set(base_names)) == len(base_names) else corpus.table.urls
-    for shard, url in enumerate(corpus.table.urls):
-        samples = slice(int(first_id[shard]), int(first_id[shard + 1]))
+    for shard in shards:
+        url = corpus.table.urls[shard]
+        samples = slice(int(first_id[shard]) - begin, int(first_id[shard + 1]) - begin)
         if by == "shard":
             codes[samples] = _place(places, shard_names[shard], url)
             continue

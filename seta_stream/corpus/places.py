@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from seta_stream.corpus.folders import Folders
@@ -31,6 +31,11 @@ WHOLE_BYTES: Final = 16 << 10
 FIRST_BYTES: Final = 4 << 10
 """Of a longer one: the header takes about 60 bytes for each field, and 300."""
 
+Home = Literal["index", "beside", "cache", "state"]
+HOMES: Final[tuple[Home, ...]] = ("index", "beside", "cache", "state")
+"""Where indexes live, in the order in which they are looked for: a named folder, beside the shards, the user's cache
+folder, the run's state. Every machine has a cache folder of its own."""
+
 
 def index_names(urls: Sequence[str]) -> list[str]:
     """Return the file name of each shard's index in a folder that holds them all.
@@ -45,11 +50,16 @@ def index_names(urls: Sequence[str]) -> list[str]:
     ]
 
 
-def cache_url(url: str) -> str:
-    """Return where a shard's index lies in the user's cache folder."""
+def cache_folder() -> Path:
+    """Return the folder of this user on this machine in which indexes are kept."""
     import platformdirs  # noqa: PLC0415  (keeps the import of seta_stream short)
 
-    return str(Path(platformdirs.user_cache_dir("seta_stream")) / "index" / (_hash(url) + SUFFIX))
+    return Path(platformdirs.user_cache_dir("seta_stream")) / "index"
+
+
+def cache_url(url: str) -> str:
+    """Return where a shard's index lies in the user's cache folder."""
+    return str(cache_folder() / (_hash(url) + SUFFIX))
 
 
 def beside(url: str) -> str:
@@ -64,15 +74,19 @@ class Place:
     Args:
         url: where it lies.
         options: what its file system is given.
-        info: size and version, where it lies in a remote folder.
+        info: size and version, where it lies in a remote folder and was listed.
+        home: which of HOMES it is.
     """
 
     url: str
     options: Options | None = field(repr=False)
     info: ObjectInfo | None
+    home: Home = "cache"
 
 
-def places_at(urls: Sequence[str], folders: Folders, options: Options | None) -> list[list[Place]]:
+def places_at(
+    urls: Sequence[str], folders: Folders, options: Options | None, home: Home = "beside"
+) -> list[list[Place]]:
     """Return the place at each URL, in a list that is empty where nothing lies there; an empty URL is none.
 
     A folder is looked into once, not once per shard: a bucket answers 1,000 names per request.
@@ -86,16 +100,15 @@ def places_at(urls: Sequence[str], folders: Folders, options: Options | None) ->
         present = folders.present(folder, [name for _, name in wanted])
         for number, name in wanted:
             if name in present:
-                found[number].append(Place(f"{folder}/{name}", options, present[name]))
+                found[number].append(Place(f"{folder}/{name}", options, present[name], home))
     return found
 
 
-class Places:
-    """The places of a corpus's indexes, in the order in which they are looked at.
+class Homes:
+    """Where the index of each shard of a corpus lies if it lies in one of HOMES, as seen from this machine.
 
     Args:
         urls: the shards, normalised.
-        folders: of the shards' store.
         index: a folder that the user names, or None.
         state: the folder of the run's state, or None.
         storage_options: what the fsspec file system is given for the shards and their neighbours.
@@ -105,26 +118,66 @@ class Places:
     def __init__(
         self,
         urls: Sequence[str],
-        folders: Folders,
         *,
         index: str | None,
         state: str | None,
         storage_options: Options | None,
         state_options: Options | None,
     ) -> None:
-        names = index_names(urls)
-        # What is signed is one object, and no neighbour of it.
-        neighbours = ["" if "?" in url and not is_local(url) else beside(url) for url in urls]
-        looks: list[list[list[Place]]] = []
-        if index is not None:
-            looks.append(places_at([join(index, name) for name in names], folders, storage_options))
-        looks.append(places_at(neighbours, folders, storage_options))
-        cached = map(cache_url, urls)
-        looks.append([[Place(url, None, None)] if os.path.exists(url) else [] for url in cached])  # noqa: PTH110  (fast)
-        if state is not None:
-            kept = [join(state, "index", name) for name in names]
-            looks.append(places_at(kept, Folders(state_options), state_options))
-        self._found = [[place for look in looks for place in look[shard]] for shard in range(len(urls))]
+        self.shards = tuple(urls)
+        self._names = index_names(urls)
+        self._folders = {"index": index, "state": None if state is None else join(state, "index")}
+        self._options: dict[Home, Options | None] = {
+            "index": storage_options,
+            "beside": storage_options,
+            "cache": None,
+            "state": state_options,
+        }
+
+    def place(self, shard: int, home: Home) -> Place:
+        """Return where a shard's index lies in one of its homes, whether there is one or not."""
+        return Place(self._url(shard, home), self._options[home], None, home)
+
+    def present(self, home: Home, folders: Folders | None) -> list[list[Place]]:
+        """Return each shard's place in a home, in a list that is empty where nothing lies there.
+
+        Args:
+            home: which.
+            folders: of the shards' store; None for a store of its own.
+        """
+        shards = range(len(self.shards))
+        if self._folders.get(home, "") is None:
+            return [[] for _ in shards]
+        if home == "cache":
+            places = [self.place(shard, home) for shard in shards]
+            return [[place] if os.path.exists(place.url) else [] for place in places]  # noqa: PTH110  (fast)
+        urls = [self._url(shard, home) for shard in shards]
+        if home == "beside":
+            # What is signed is one object, and no neighbour of it.
+            urls = ["" if "?" in url and not is_local(url) else beside(url) for url in self.shards]
+        return places_at(urls, folders or Folders(self._options[home]), self._options[home], home)
+
+    def _url(self, shard: int, home: Home) -> str:
+        if home == "cache":
+            return cache_url(self.shards[shard])
+        if home == "beside":
+            return beside(self.shards[shard])
+        folder = self._folders[home]
+        assert folder is not None  # noqa: S101  (who asks has named one)
+        return join(folder, self._names[shard])
+
+
+class Places:
+    """The places of a corpus's indexes, in the order in which they are looked at.
+
+    Args:
+        homes: where they may lie.
+        folders: of the shards' store.
+    """
+
+    def __init__(self, homes: Homes, folders: Folders) -> None:
+        looks = [homes.present(home, None if home == "state" else folders) for home in HOMES]
+        self._found = [[place for look in looks for place in look[shard]] for shard in range(len(homes.shards))]
 
     def candidates(self, shard: int) -> list[Place]:
         """Return where a file of the right name lies, best first."""
@@ -150,6 +203,26 @@ def read_headers(places: Sequence[Place]) -> list[IndexHeader | None]:
         for number, opening in zip(far, asked, strict=True):
             headers[number] = _header_or_none(opening.header)
     return headers
+
+
+def peek_near(url: str) -> tuple[IndexHeader, int] | None:
+    """Return the header of a local index, read without the rest, and the file's length; None where none is good.
+
+    No checksum covers it: whoever trusts its number of samples compares it once the index is read.
+    """
+    try:
+        file = store_for(url).open(url)
+        try:
+            size = file.info.size
+            data = file.read(0, min(FIRST_BYTES, size))
+            length = head_bytes(data, url)
+            if len(data) < length <= size:
+                data += file.read(len(data), length - len(data))
+            return peek_header(data[:length], url), size
+        finally:
+            file.close()
+    except (ReadError, IndexFileError, ShardChangedError):
+        return None
 
 
 class _Opening:

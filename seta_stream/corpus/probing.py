@@ -23,6 +23,7 @@ from seta_stream.corpus.costs import (
     Estimate,
     Link,
     Spacing,
+    Team,
     cheaper,
     scan_costs,
 )
@@ -48,6 +49,7 @@ PROCESS_PAYS_S: Final = 4.0
 """Processor time that one more process must take over: it needs more than a second to start."""
 LOUD_LOCAL_BYTES: Final = 32 << 30
 """Local shards of fewer bytes are indexed without a word."""
+ALONE: Final = Team()
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Probe:
 
 
 def foresee(
-    tasks: Sequence[Task], of: int, *, jobs: int | None = None, way: Way | None = None
+    tasks: Sequence[Task], of: int, *, jobs: int | None = None, way: Way | None = None, team: Team = ALONE
 ) -> tuple[Plan, Estimate | None]:
     """Return how the remote ones of some shards are best scanned, and what that will take.
 
@@ -69,20 +71,21 @@ def foresee(
         of: shards of the corpus.
         jobs: processes; None for as many as pay.
         way: the only way that is taken; None for the cheaper one.
+        team: who shares the work; the estimate is of all, the plan of each of them on this machine.
     """
     # Where another tool's index holds, its shard costs little; where none does, it is scanned without being foreseen.
     far = [task for task in tasks if not is_local(task.url) and not task.foreign]
     if not far:
         near = [task for task in tasks if is_local(task.url)]
         size = sum(task.size for task in near)
-        return Plan(), _estimate(near, of, None) if size >= LOUD_LOCAL_BYTES else None
+        return Plan(ranks=team.ranks), _estimate(near, of, None, team) if size >= LOUD_LOCAL_BYTES else None
     total, largest = sum(task.size for task in far), max(task.size for task in far)
     probes, link = ([], Link()) if total <= SMALL_BYTES else _probe(far, total)
     if not probes:
-        seconds = max(total / link.total_bytes_per_s, largest / link.bytes_per_s, link.first_byte_s)
+        seconds = max(team.here(total) / link.total_bytes_per_s, largest / link.bytes_per_s, link.first_byte_s)
         requests = sum(max(1, -(-task.size // SPAN_BYTES)) for task in far)
         cost = Cost("whole", SPAN_BYTES, requests, total, total / MOST_BYTES_PER_S, seconds)
-        return Plan(link, _first(cost, way), way, jobs or 1), _estimate(far, of, cost)
+        return Plan(link, _first(cost, way), way, jobs or 1, team.ranks), _estimate(far, of, cost, team)
     spacing = Spacing(
         [stride for probe in probes for stride in probe.spacing.strides],
         [head for probe in probes for head in probe.spacing.heads],
@@ -90,13 +93,20 @@ def foresee(
 
     def best(processes: int) -> Cost:
         hops, whole = scan_costs(
-            spacing, link, shards=len(far), total_bytes=total, largest_bytes=largest, processes=processes
+            spacing,
+            link,
+            shards=team.here(len(far)),
+            total_bytes=team.here(total),
+            largest_bytes=largest,
+            processes=processes * team.ranks,
         )
         return {"hops": hops, "whole": whole, None: cheaper(hops, whole)}[way]
 
-    processes = jobs or max(1, min(cpus(), len(far), int(best(1).busy_s / PROCESS_PAYS_S)))
+    most = min(cpus() // team.ranks, len(far) // team.world)
+    processes = jobs or max(1, min(most, int(best(1).busy_s / team.ranks / PROCESS_PAYS_S)))
     cost = best(processes)
-    return Plan(link, _first(cost, way), way, processes), _estimate(far, of, cost)
+    plan = Plan(link, _first(cost, way), way, processes, team.ranks)
+    return plan, _estimate(far, of, cost.of_all(team), team)
 
 
 def _first(cost: Cost, way: Way | None) -> Step:
@@ -188,7 +198,7 @@ def _burst(task: Task, engine: Engine, link: Link) -> float:
     return rate if rate < NARROW * count * link.bytes_per_s else MOST_BYTES_PER_S
 
 
-def _estimate(tasks: Sequence[Task], of: int, cost: Cost | None) -> Estimate:
+def _estimate(tasks: Sequence[Task], of: int, cost: Cost | None, team: Team = ALONE) -> Estimate:
     url = tasks[0].url
     folder = str(local_path(url).parent) if is_local(url) else shown(url).rpartition("/")[0]
     return Estimate(
@@ -198,4 +208,5 @@ def _estimate(tasks: Sequence[Task], of: int, cost: Cost | None) -> Estimate:
         place=folder,
         protocol=protocol_of(url),
         cost=cost,
+        team=team,
     )

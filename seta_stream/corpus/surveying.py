@@ -14,7 +14,7 @@ from seta_stream.corpus.building import Task
 from seta_stream.corpus.folders import Folders
 from seta_stream.corpus.ids import ShardFacts, ShardTable
 from seta_stream.corpus.listing import Urls, expand
-from seta_stream.corpus.places import Place, Places, cache_url, fits, read_headers
+from seta_stream.corpus.places import Homes, Place, Places, cache_url, fits, read_headers
 from seta_stream.errors import IndexFileError, ReadError
 from seta_stream.store import ObjectInfo, Options, is_local, join, store_for
 
@@ -73,9 +73,8 @@ def survey(
     shards = expand(urls, storage_options)
     folders = Folders(storage_options)
     infos = folders.infos(shards)
-    places = Places(
-        shards, folders, index=index, state=state, storage_options=storage_options, state_options=state_options
-    )
+    homes = Homes(shards, index=index, state=state, storage_options=storage_options, state_options=state_options)
+    places = Places(homes, folders)
     candidates = [places.candidates(shard) for shard in range(len(shards))]
     found = _in_state(shards, infos, candidates, state, state_options)
     rest = [shard for shard in range(len(shards)) if shard not in found]

@@ -20,6 +20,7 @@ AGE: Final = "age"
 OF_CALL: Final = "@call"
 """Follows a column's name in what travels between processes, where it stands for what `of_call` made."""
 DTYPES: Final = ("float32", "uint8", "uint16", "int32")
+_RECORDED_DTYPES: Final = (*DTYPES, "bool", "int8", "int16", "int64", "uint32", "uint64", "float16", "float64")
 
 Values = Mapping[str, NDArray[Any]]
 """One array [n] per name: "loss" float32 (NaN: never seen), "age" uint8 (epochs since seen), and the columns."""
@@ -95,13 +96,20 @@ def pack_columns(columns: Values) -> tuple[list[list[str]], bytes]:
     return told, b"".join(values.astype(values.dtype.newbyteorder("<")).tobytes() for values in columns.values())
 
 
-def unpack_columns(told: Any, data: bytes, count: int) -> dict[str, NDArray[Any]]:
+def unpack_columns(told: Any, data: bytes, count: int, *, of_any: bool = False) -> dict[str, NDArray[Any]]:
     """Return the columns [count] that a header tells of.
+
+    Args:
+        told: as `pack_columns` gave it.
+        data: their bytes.
+        count: of the samples.
+        of_any: whether they may be of any numbers, as they were recorded; else of the DTYPES.
 
     Raises:
         ValueError: the header is malformed, or the bytes are not as many as it says.
     """
-    if not isinstance(told, list) or not all(_is_told(one) for one in told):
+    dtypes = _RECORDED_DTYPES if of_any else DTYPES
+    if not isinstance(told, list) or not all(_is_told(one, dtypes) for one in told):
         raise ValueError(f"its columns are malformed ({told!r})")
     widths = [np.dtype(dtype).itemsize * count for _, dtype in told]
     if sum(widths) != len(data):
@@ -114,5 +122,5 @@ def unpack_columns(told: Any, data: bytes, count: int) -> dict[str, NDArray[Any]
     return columns
 
 
-def _is_told(one: Any) -> bool:
-    return isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) and one[1] in DTYPES
+def _is_told(one: Any, dtypes: Sequence[str]) -> bool:
+    return isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) and one[1] in dtypes

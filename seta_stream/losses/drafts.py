@@ -27,11 +27,20 @@ _IN_FLIGHT: Final = 16
 _One = TypeVar("_One")
 
 
-class Draft(Protocol):
-    """A generation that is being written."""
+class Part(Protocol):
+    """What one process writes of a generation."""
 
     def write(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files, by name in the generation's folder."""
+        """Write files, by name in the generation's folder; on return they are there for good."""
+        ...
+
+
+class Draft(Protocol):
+    """A generation that is being written, by one process or several."""
+
+    @property
+    def place(self) -> str:
+        """Where its parts are written."""
         ...
 
     def publish(self, manifest: bytes) -> None:
@@ -41,6 +50,28 @@ class Draft(Protocol):
     def discard(self) -> None:
         """Remove what was written; never raises."""
         ...
+
+
+class LocalPart:
+    """Files of a generation in a local folder.
+
+    Args:
+        folder: its temporary one, which every process of the run must see.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files; they reach the disk all together, which is far faster than one by one."""
+        paths = []
+        for name, data in files:
+            path = self._folder / name
+            paths.append(path)
+            with path.open("wb") as file:
+                file.write(data)
+        for path in paths:
+            _flush(path)
 
 
 class LocalDraft:
@@ -56,21 +87,16 @@ class LocalDraft:
         self._folder = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
         self._lock = StateLock(self._folder, warn=False)  # tells `clean_local` that the writer lives
         self._lock.acquire()
-        self._paths: list[Path] = []
 
-    def write(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files; they reach the disk in `publish`, all together, which is far faster than one by one."""
-        for name, data in files:
-            path = self._folder / name
-            self._paths.append(path)
-            with path.open("wb") as file:
-                file.write(data)
+    @property
+    def place(self) -> str:
+        """The temporary folder."""
+        return str(self._folder)
 
     def publish(self, manifest: bytes) -> None:
-        """Flush everything to the disk and rename the folder."""
-        self.write([(MANIFEST_NAME, manifest)])
-        for path in [*self._paths, self._folder]:
-            _flush(path)
+        """Write the manifest, flush the folder to the disk and rename it."""
+        LocalPart(self._folder).write([(MANIFEST_NAME, manifest)])
+        _flush(self._folder)
         self._folder.rename(self._final)
         _flush(self._final.parent)
         self._lock.release()
@@ -99,12 +125,12 @@ def _flush(path: Path) -> None:
         os.close(fd)
 
 
-class StoreDraft:
-    """A generation behind any store: many files are in flight at once, and the manifest comes last.
+class StorePart:
+    """Files of a generation behind any store: many are in flight at once.
 
     Args:
-        store: where it goes.
-        url: of its folder.
+        store: where they go.
+        url: of the generation's folder.
     """
 
     def __init__(self, store: Store, url: str) -> None:
@@ -120,14 +146,27 @@ class StoreDraft:
     def _write_one(self, file: tuple[str, bytes]) -> None:
         self._store.write(join(self._url, file[0]), file[1])
 
+
+class StoreDraft:
+    """A generation behind any store, whose manifest comes last.
+
+    Args:
+        store: where it goes.
+        url: of its folder.
+    """
+
+    def __init__(self, store: Store, url: str) -> None:
+        self._store = store
+        self.place = url
+
     def publish(self, manifest: bytes) -> None:
         """Write the manifest."""
-        self._store.write(join(self._url, MANIFEST_NAME), manifest)
+        self._store.write(join(self.place, MANIFEST_NAME), manifest)
 
     def discard(self) -> None:
         """Remove what was written, as far as the store lets us."""
         with contextlib.suppress(OSError):
-            self._store.remove(self._url)
+            self._store.remove(self.place)
 
 
 def clean_store(store: Store, folder: str, there: Collection[str]) -> None:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgpack
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from seta_stream.collective import Collective, OneProcess
+from seta_stream.collective import Collective, OneProcess, from_each, from_first
 from seta_stream.errors import GenerationError, SetaStreamWarning, StateError, StateLockedError
-from seta_stream.losses.drafts import MANIFEST_NAME, Draft, LocalDraft, StoreDraft, clean_local, clean_store
+from seta_stream.losses.committing import Committer
+from seta_stream.losses.drafts import MANIFEST_NAME, clean_local, clean_store
 from seta_stream.losses.history import Judged, append_history, history_line, read_history
-from seta_stream.losses.loading import LoadReport, Shards, load_losses, sidecars
+from seta_stream.losses.loading import LoadReport, Shards, load_losses
 from seta_stream.losses.lock import StateLock
 from seta_stream.losses.manifest import (
     Generation,
-    SidecarEntry,
     generation_name,
     is_generation_name,
     lineage_of,
@@ -32,7 +31,7 @@ from seta_stream.losses.manifest import (
     surplus,
     unpack_manifest,
 )
-from seta_stream.losses.pending import HEADER_BYTES, PendingLosses, pack_pending, parent_of, unpack_pending
+from seta_stream.losses.pending_folder import PendingFolder
 from seta_stream.losses.table import LossTable
 from seta_stream.losses.writer import WRITER_NAME, WriterRecord
 from seta_stream.policies.groups import AnyRule
@@ -47,8 +46,9 @@ class Generations:
     Args:
         state_url: a local folder or any fsspec URL.
         options: of its file system.
-        collective: the processes that train together; process 0 writes.
+        collective: the processes that train together; process 0 looks, locks and commits, the others write sidecars.
         store: what serves the URL; chosen by its protocol unless given.
+        first_own: the first id that this process owns.
     """
 
     def __init__(
@@ -58,12 +58,15 @@ class Generations:
         collective: Collective | None = None,
         *,
         store: Store | None = None,
+        first_own: int = 0,
     ) -> None:
+        self._first_own = first_own
         self._store = store_for(state_url, options) if store is None else store
         self._collective: Collective = OneProcess() if collective is None else collective
         self._state = state_url
         self._folder = join(state_url, "losses")
-        self._pending = join(state_url, "pending")
+        self.pending = PendingFolder(self._store, join(state_url, "pending"))
+        """The losses that belong to no generation yet."""
         self._history = join(state_url, "history.jsonl")
         self._is_local = is_local(state_url)
         self._lock: StateLock | WriterRecord = (
@@ -73,19 +76,39 @@ class Generations:
         )
         self._manifests: dict[str, Generation] = {}
         self._unusable: set[str] = set()
+        self._committer = Committer(self._store, self._folder)
+        self._begun: Generation | None = None  # what process 0 is writing
 
     def lock(self) -> None:
-        """Become the one writer of the state.
+        """Become the one writer of the state; process 0 alone does.
 
         Raises:
             StateLockedError: another stream writes it; in a bucket, another one became its writer since.
         """
-        if self._collective.rank == 0:
-            self._lock.acquire()
+        self._lock.acquire()
 
     def close(self) -> None:
         """Give the lock back."""
         self._lock.release()
+
+    def shared(self, find: Callable[[], Generation | None]) -> Generation | None:
+        """Return, on every process, the generation that `find` gives on process 0: one alone looks into the folder.
+
+        Raises:
+            GenerationError: as `find` does, on every process.
+        """
+        if self._collective.world == 1:
+            return find()
+
+        def found() -> bytes:
+            one = find()
+            return b"" if one is None else bytes(msgpack.packb([one.name, pack_manifest(one)]))
+
+        told = from_first(self._collective, found)
+        if not told:
+            return None
+        name, manifest = msgpack.unpackb(told)
+        return unpack_manifest(manifest, name=name)
 
     def kept(self) -> list[Generation]:
         """Return the generations that are there, whole, in the order of their commits."""
@@ -144,55 +167,78 @@ class Generations:
         facts: Mapping[str, Any],
         *,
         judged: Judged | None = None,
+        own: range | None = None,
     ) -> str:
         """Write a generation whole, or leave everything as it was; return its name.
 
-        The last 3 of the lineage stay, others are untouched.
+        The last 3 of the lineage stay, others are untouched. Every process calls this and writes the sidecars of its
+        own shards; process 0 does the rest, and its manifest makes them a generation.
 
         Args:
             epoch: the one that ends.
-            table: all losses, ages as of that epoch.
+            table: all losses that this process owns, ages as of that epoch.
             shards: the corpus: one digest per shard.
             rule: for the next epoch.
             parent: name of the generation that this epoch started from; None for none.
             facts: plain values for the history, as bytes and seconds.
             judged: how the samples stand, with the rule; by the table's losses unless given.
+            own: the shards that this process owns; None for all.
 
         Raises:
             StateError: nothing could be written, as on a full disk.
             StateLockedError: another stream writes this state; the losses are kept as pending ones.
         """
-        if self._collective.rank != 0:
-            return self._collective.broadcast(b"").decode()
+        everyone = self._collective
+        judgement = judged or Judged(table.histogram(), rule)
         try:
-            self.lock()
-            if self._is_local:
-                clean_local(local_path(self._folder))
-            else:
-                clean_store(self._store, self._folder, self._unusable | set(self._by_name()))
-            generation = self._compose(epoch, judged or Judged(table.histogram(), rule), parent, facts)
-            self._write(generation, table, shards)
-        except StateLockedError as error:
-            raise self._refused(error, epoch, table, parent) from error
+            begun = from_first(everyone, lambda: self._begin(epoch, judgement, parent, facts))
+            name, place = msgpack.unpackb(begun)
+            written = from_each(everyone, lambda: self._committer.write_part(place, name, table, shards, own))
+            from_first(everyone, lambda: self._publish(written))
+        except BaseException as error:
+            self._committer.discard()
+            if isinstance(error, StateLockedError):
+                raise self._refused(error, epoch, table, parent) from error
+            raise
+        return str(name)
+
+    def _begin(self, epoch: int, judged: Judged, parent: str | None, facts: Mapping[str, Any]) -> bytes:
+        """Begin a generation; return its name and where its sidecars go."""
+        self.lock()
+        if self._is_local:
+            clean_local(local_path(self._folder))
+        else:
+            clean_store(self._store, self._folder, self._unusable | set(self._by_name()))
+        self._begun = self._compose(epoch, judged, parent, facts)
+        return bytes(msgpack.packb([self._begun.name, self._committer.begin(self._begun.name)]))
+
+    def _publish(self, written: Sequence[bytes]) -> bytes:
+        """Make what all processes wrote a generation."""
+        assert self._begun is not None  # noqa: S101  (begun before)
+        if not self._is_local:
+            self._lock.acquire()  # the sidecars took a while
+        generation = self._committer.publish(self._begun, written)
+        self._manifests[generation.name] = generation
         self._tell_history(generation.name)
         self._remove_surplus(generation.name)
-        return self._collective.broadcast(generation.name.encode()).decode()
+        return b""
 
     def _refused(self, error: StateLockedError, epoch: int, table: LossTable, parent: str | None) -> StateLockedError:
         """Keep the losses that could not be committed, once per run and epoch; tell where."""
-        if not isinstance(self._lock, WriterRecord) or not self._lock.token:
+        if not isinstance(self._lock, WriterRecord) or not (self._lock.token or self._collective.rank):
             return error
-        name = f"epoch-{epoch:06d}-refused-{self._lock.token[:8]}"
+        whose = self._lock.token[:8] or f"{secrets.token_hex(4)}-rank-{self._collective.rank}"
+        name = f"epoch-{epoch:06d}-refused-{whose}"
         ids = np.flatnonzero(table.all_ages == 0)
         columns = {column: values[ids] for column, values in table.columns.items()}
         try:
-            self.write_pending(name, ids, table.values[ids], columns, parent=parent)
+            self.pending.write(name, ids + self._first_own, table.values[ids], columns, parent=parent)
         except StateError:  # the refusal tells more
             return error
-        told = f"{error.message} The losses of epoch {epoch} are kept in {join(self._pending, name)}."
+        told = f"{error.message} The losses of epoch {epoch} are kept in {join(self.pending.url, name)}."
         return StateLockedError(told, expected=error.expected, found=error.found)
 
-    def load(self, generation: Generation, table: LossTable, shards: Shards) -> LoadReport:
+    def load(self, generation: Generation, table: LossTable, shards: Shards, own: range | None = None) -> LoadReport:
         """Fill a table from a generation; ages are as of the end of its epoch.
 
         A sidecar is found by its shard's digest. What cannot be used is named in a warning and left where it is, and
@@ -202,61 +248,16 @@ class Generations:
             generation: from `ancestor`, `get` or `kept`.
             table: is overwritten.
             shards: the corpus.
+            own: the shards that this process owns; None for all.
 
         Raises:
             ReadError: the store fails in another way than that a file is not there.
         """
-        return load_losses(self._store, self._folder, generation, table, shards)
+        return load_losses(self._store, self._folder, generation, table, shards, own)
 
     def history(self) -> list[dict[str, Any]]:
         """Return the lines of history.jsonl, oldest first."""
         return read_history(self._store, self._history)
-
-    def write_pending(
-        self,
-        name: str,
-        ids: ArrayLike,
-        losses: ArrayLike,
-        columns: Mapping[str, NDArray[Any]] | None = None,
-        *,
-        parent: str | None = None,
-    ) -> None:
-        """Keep losses that belong to no generation yet; they go when the generation `parent` goes.
-
-        Raises:
-            StateError: nothing could be written.
-        """
-        try:
-            self._store.write(join(self._pending, name), pack_pending(ids, losses, parent, columns or {}))
-        except OSError as error:
-            raise StateError(
-                f"Cannot write the pending losses {name} to {self._pending}: {error}. Free space there, or give the "
-                "state folder the rights to write."
-            ) from error
-
-    def read_pending(self, name: str) -> PendingLosses:
-        """Return what `write_pending` kept.
-
-        Raises:
-            StateError: they are gone, or the file is damaged.
-        """
-        url = join(self._pending, name)
-        if not self._store.exists(url):
-            raise StateError(
-                f"The pending losses {name} are not in {self._pending}: the checkpoint that names them is older than "
-                "the generations that are kept, or belongs to another state. Use a newer checkpoint.",
-                expected=name,
-            )
-        return unpack_pending(self._store.read(url), name=name)
-
-    def remove_pending(self, name: str) -> None:
-        """Remove pending losses; harmless where there are none."""
-        self._store.remove(join(self._pending, name))
-
-    def _draft(self, name: str) -> Draft:
-        if self._is_local:
-            return LocalDraft(local_path(self._folder), name)
-        return StoreDraft(self._store, join(self._folder, name))
 
     def _compose(self, epoch: int, judged: Judged, parent: str | None, facts: Mapping[str, Any]) -> Generation:
         name, kept_facts = generation_name(epoch, secrets.token_hex(4)), plain(facts)
@@ -270,28 +271,6 @@ class Generations:
             root=epoch if parent is None else self.get(parent).root,
             line=history_line(name, epoch, parent, judged, kept_facts),
         )
-
-    def _write(self, generation: Generation, table: LossTable, shards: Shards) -> None:
-        entries: list[SidecarEntry] = []
-        draft: Draft | None = None
-        try:
-            draft = self._draft(generation.name)
-            draft.write(sidecars(table, shards, entries))
-            generation = replace(generation, sidecars=tuple(entries))
-            if not self._is_local:
-                self._lock.acquire()  # the sidecars took a while
-            draft.publish(pack_manifest(generation))
-        except BaseException as error:
-            if draft is not None:
-                draft.discard()
-            if not isinstance(error, OSError):
-                raise
-            raise StateError(
-                f"Cannot write generation {generation.name} to {self._folder}: {error}. The generation before it is "
-                "whole and stays; the losses of this epoch are still in memory. Free space there, or give the state "
-                "folder the rights to write, and set the epoch again."
-            ) from error
-        self._manifests[generation.name] = generation
 
     def _by_name(self) -> dict[str, Generation]:
         """Return the generations that are there; manifests are never rewritten, so each is read once."""
@@ -332,18 +311,7 @@ class Generations:
             self._store.remove(join(self._folder, one.name, MANIFEST_NAME))
             self._store.remove(join(self._folder, one.name))
         parents = {one.name for one in gone} | {None for one in gone if one.parent is None}
-        for pending in self._store.names(self._pending) if gone else []:
-            url = join(self._pending, pending)
-            if parent_of(self._first_bytes(url)) in parents:
-                self._store.remove(url)
-
-    def _first_bytes(self, url: str) -> bytes:
-        length = min(self._store.info(url).size, HEADER_BYTES)
-        file = self._store.open(url)
-        try:
-            return file.read(0, length)
-        finally:
-            file.close()
+        self.pending.remove_of(parents)
 
     def _told_kept(self) -> str:
         kept = [f"{one.name} (epoch {one.epoch})" for one in self.kept()]

@@ -52,9 +52,12 @@ class LoadReport:
         return len(self.unmatched) + len(self.damaged)
 
 
-def load_losses(store: Store, folder: str, generation: Generation, table: LossTable, shards: Shards) -> LoadReport:
+def load_losses(
+    store: Store, folder: str, generation: Generation, table: LossTable, shards: Shards, own: range | None = None
+) -> LoadReport:
     """Fill a table from the generation's sidecars in `folder`; see `Generations.load`."""
-    pairs = list(enumerate(pair_by_digest(shards.digests, generation.sidecars)))
+    paired = pair_by_digest(shards.digests, generation.sidecars)
+    pairs = [(shard, paired[shard]) for shard in (range(len(paired)) if own is None else own)]
     damaged: list[tuple[int, str]] = []
     for shard, entry, data in _read(store, join(folder, generation.name), pairs):
         samples = len(table.losses(shard))
@@ -74,6 +77,34 @@ def load_losses(store: Store, folder: str, generation: Generation, table: LossTa
             stacklevel=4,
         )
     return LoadReport(tuple(shard for shard, entry in pairs if entry is None), tuple(damaged))
+
+
+def warn_of_load(name: str, report: LoadReport, shards: int, seeded: set[str], weighted_by: str | None) -> None:
+    """Tell what a load could not bring.
+
+    Args:
+        name: of the generation.
+        report: of the load.
+        shards: that were to be loaded.
+        seeded: columns that start from the last losses.
+        weighted_by: the policy that weights samples by its columns; None where it does not.
+    """
+    if seeded and weighted_by is not None:
+        warnings.warn(
+            f"Generation {name} was written without {', '.join(sorted(seeded))}, by which {weighted_by} weights the "
+            "samples: they start as if each seen sample had been recorded once. Start the run with this policy, or "
+            "expect other weights for some epochs.",
+            SetaStreamWarning,
+            stacklevel=3,
+        )
+    if report.unseen_shards:
+        warnings.warn(
+            f"Generation {name} has no usable losses for {report.unseen_shards} of {shards} shards; their samples "
+            "count as unseen. Where the corpus should be that of the state, its shards were changed: `seta-stream "
+            "repack --state-out` carries losses over to those that it writes.",
+            SetaStreamWarning,
+            stacklevel=3,
+        )
 
 
 def _read(
@@ -109,9 +140,12 @@ def _checked(data: bytes | None, entry: SidecarEntry, samples: int, name: str) -
     return held
 
 
-def sidecars(table: LossTable, shards: Shards, entries: list[SidecarEntry]) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and bytes of each sidecar, and note its entry."""
-    for shard, digest in enumerate(shards.digests):
+def sidecars(
+    table: LossTable, shards: Shards, entries: list[SidecarEntry], own: range | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and bytes of the sidecar of each shard that this process owns, and note its entry."""
+    for shard in range(len(shards.digests)) if own is None else own:
+        digest = shards.digests[shard]
         part = slice(*table.first_id[shard : shard + 2].tolist())
         columns = {name: column[part] for name, column in table.columns.items()}
         data = pack(table.values[part], table.all_ages[part], digest, columns)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgpack
 import numpy as np
 
 from seta_stream.errors import GenerationError, PolicyError, StateError
@@ -97,6 +98,16 @@ def plain(value: Any) -> Any:
         "texts, lists and dicts.",
         found=type(value).__name__,
     )
+
+
+def pack_entries(entries: Iterable[SidecarEntry]) -> bytes:
+    """Return sidecars' entries as bytes, for who writes the manifest."""
+    return bytes(msgpack.packb([[one.file, one.digest, one.samples, one.crc] for one in entries]))
+
+
+def unpack_entries(data: bytes) -> list[SidecarEntry]:
+    """Return what `pack_entries` told."""
+    return [SidecarEntry(*one) for one in msgpack.unpackb(data)]
 
 
 def pack_manifest(generation: Generation) -> bytes:

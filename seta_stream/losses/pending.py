@@ -13,12 +13,13 @@ from seta_stream.errors import StateError
 from seta_stream.losses.columns import pack_columns, unpack_columns
 from seta_stream.losses.envelope import FileKind, pack_file, peek_header, unpack_file
 
-PENDING: Final = FileKind(b"SETAPEND", 2, "pending losses", StateError)
+PENDING: Final = FileKind(b"SETAPEND", 3, "pending losses", StateError)
 HEADER_BYTES: Final = 512
 """The first bytes of a file hold its header."""
 
 
 _PLAIN_VERSION: Final = 1
+_COLUMNS_VERSION: Final = 2
 _NONE: Final[Mapping[str, NDArray[Any]]] = MappingProxyType({})
 
 
@@ -29,15 +30,21 @@ class PendingLosses(NamedTuple):
         ids: int64 [n].
         losses: float32 [n].
         columns: what else the policy remembers: one array [n] per name.
+        calls: what was recorded and has not reached its owner, as outbox.pack_calls tells it; empty in one process.
     """
 
     ids: NDArray[np.int64]
     losses: NDArray[np.float32]
     columns: dict[str, NDArray[Any]]
+    calls: bytes = b""
 
 
 def pack_pending(
-    ids: ArrayLike, losses: ArrayLike, parent: str | None, columns: Mapping[str, NDArray[Any]] = _NONE
+    ids: ArrayLike,
+    losses: ArrayLike,
+    parent: str | None,
+    columns: Mapping[str, NDArray[Any]] = _NONE,
+    calls: bytes = b"",
 ) -> bytes:
     """Return the file of these losses.
 
@@ -46,14 +53,17 @@ def pack_pending(
         losses: float32 [n].
         parent: name of the generation that they were recorded on top of.
         columns: what else is remembered: one array [n] per name.
+        calls: as in PendingLosses.
     """
     id_column, loss_column = np.asarray(ids, "<i8"), np.asarray(losses, "<f4")
     header: dict[str, Any] = {"losses": len(id_column), "parent": parent}
     body = id_column.tobytes() + loss_column.tobytes()
-    if not columns:
+    if not columns and not calls:
         return pack_file(PENDING, header, body, version=_PLAIN_VERSION)
     header["columns"], rest = pack_columns(columns)
-    return pack_file(PENDING, header, body + rest)
+    if not calls:
+        return pack_file(PENDING, header, body + rest, version=_COLUMNS_VERSION)
+    return pack_file(PENDING, header | {"calls": len(calls)}, body + rest + calls)
 
 
 def unpack_pending(data: bytes, *, name: str) -> PendingLosses:
@@ -72,11 +82,14 @@ def unpack_pending(data: bytes, *, name: str) -> PendingLosses:
             found=len(body),
         )
     try:
-        columns = unpack_columns(header.get("columns", []), body[12 * count :], count)
-    except ValueError as error:
+        stop = len(body) - header.get("calls", 0)
+        columns = unpack_columns(header.get("columns", []), body[12 * count : stop], count)
+    except (TypeError, ValueError) as error:
         raise StateError(f"Cannot use the pending losses {name}: {error}. Use an older checkpoint.") from error
     ids = np.frombuffer(body, "<i8", count).astype(np.int64)
-    return PendingLosses(ids, np.frombuffer(body, "<f4", count, offset=8 * count).astype(np.float32), columns)
+    return PendingLosses(
+        ids, np.frombuffer(body, "<f4", count, offset=8 * count).astype(np.float32), columns, body[stop:]
+    )
 
 
 def parent_of(first_bytes: bytes) -> Any:

@@ -7,7 +7,7 @@ machine: step t is one ordered list of G samples whatever reads it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import PlanError
+from seta_stream.plan.bits import Packed, count_ones, count_stretches, join_bits
 from seta_stream.plan.lanes import Lanes
 from seta_stream.plan.shuffle import BlockShuffle, shard_order
 
@@ -51,6 +52,49 @@ class Geometry:
         """G: samples per step over all rows."""
         return self.rows * self.batch
 
+    def per_rank(self, world: int) -> int:
+        """Return the samples of a step that each of `world` ranks reads.
+
+        Raises:
+            PlanError: they cannot be equally many; the message lists the numbers of ranks that fit.
+        """
+        whole = self.global_batch
+        if world < 1 or whole % world:
+            fits = ", ".join(str(ranks) for ranks in range(1, whole + 1) if whole % ranks == 0)
+            raise PlanError(
+                f"A step of {whole} samples (the run's global batch) cannot be shared equally by {world} ranks: start "
+                f"as many as divide it: {fits}.",
+                expected=whole,
+                found=world,
+            )
+        if world > 1 and not self.drop_last:
+            raise PlanError(
+                f"drop_last=False gives the last step fewer samples, which {world} ranks cannot share equally: use "
+                "drop_last=True, or one process.",
+                expected=1,
+                found=world,
+            )
+        return whole // world
+
+    def rows_of(self, rank: int, world: int) -> tuple[int, int]:
+        """Return (first, stop): the rows of which this rank reads something."""
+        per_rank = self.per_rank(world)
+        return rank * per_rank // self.batch, -(-(rank + 1) * per_rank // self.batch)
+
+    def most_in_part(self, total: int, world: int) -> int:
+        """Return how long `EpochPlan.part` may be at most, for any selection among `total` samples.
+
+        A rank reads rows / world of a step's rows, and touches 1 row at least, and at most 1 more than that rounded up
+        (where neither number divides the other). So a run that began with few rows, and goes on with many ranks, has
+        parts as long as its rows are: the whole line for one row.
+        """
+        if not self.drop_last:
+            return total
+        bounds = [self.rows_of(rank, world) for rank in range(world)]
+        rows = max(stop - first for first, stop in bounds)
+        # A row has as many samples as there are steps × batch; the last one's part holds what is left out too.
+        return min(rows * self.batch * (total // self.global_batch) + self.global_batch - 1, total)
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -69,8 +113,23 @@ class Selection:
     @classmethod
     def of(cls, mask: NDArray[np.bool_], first_id: Int64s) -> Selection:
         """Pack a mask: bool [total]."""
-        counts = [np.count_nonzero(mask[a:b]) for a, b in itertools.pairwise(first_id)]
-        return cls(np.packbits(mask), np.array(counts, np.int64), first_id)
+        bits = np.packbits(mask)
+        return cls(bits, count_ones(bits, first_id), first_id)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Packed], owners: Int64s, first_id: Int64s) -> Selection:
+        """Put the masks of several owners together.
+
+        Args:
+            parts: of each owner, the mask of its shards' samples as numpy.packbits gives it.
+            owners: int64 [owners + 1], the first shard of each, and the number of shards.
+            first_id: int64 [shards + 1].
+
+        Raises:
+            PlanError: a mask is too short or too long.
+        """
+        bits = join_bits(parts, first_id[owners])
+        return cls(bits, count_ones(bits, first_id), first_id)
 
     @property
     def selected(self) -> int:
@@ -80,13 +139,7 @@ class Selection:
     @property
     def stretches(self) -> int:
         """Stretches of neighbouring selected samples, those of different shards apart."""
-        total = int(self.first_id[-1])
-        mask = np.unpackbits(self.bits, count=total)
-        begins = np.diff(mask, prepend=np.uint8(0)) == 1  # unsigned: 0 − 1 is 255
-        # Where a shard's first sample goes on from the last one of the shard before it.
-        firsts = np.unique(self.first_id[:-1][np.diff(self.first_id) > 0])
-        joined = mask[firsts] & ~begins[firsts]
-        return int(np.count_nonzero(begins) + np.count_nonzero(joined))
+        return count_stretches(self.bits, np.unique(self.first_id))
 
     def positions(self, shard: int) -> Int64s:
         """Return the selected positions of one shard, ascending: int64 [counts[shard]]."""
@@ -147,6 +200,26 @@ class EpochPlan:
     def _line_starts(self) -> Int64s:
         """Where each shard of `order` begins in the line: int64 [shards + 1]."""
         return np.concatenate([[0], np.cumsum(self.selection.counts[self.order])])
+
+    @cached_property
+    def starts(self) -> Int64s:
+        """Where each shard's selected samples begin in the line: int64 [shards]."""
+        starts = np.empty(len(self.order), np.int64)
+        starts[self.order] = self._line_starts[:-1]
+        return starts
+
+    def part(self, rank: int, world: int) -> tuple[int, int]:
+        """Return (begin, stop): the stretch of the line that holds all that one of `world` ranks reads.
+
+        It is that of whole rows, so that ranks which share a row share its stretch. What no step holds lies at the end
+        of the last row's. `Geometry.most_in_part` is its bound.
+
+        Raises:
+            PlanError: a step cannot be shared equally by so many.
+        """
+        first, stop = self.geometry.rows_of(rank, world)
+        starts = np.append(self.lanes.starts[:: self.geometry.width], self.lanes.selected)
+        return int(starts[first]), int(starts[stop])
 
     @cached_property
     def _shuffle(self) -> BlockShuffle:

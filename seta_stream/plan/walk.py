@@ -58,7 +58,7 @@ def rounds(plan: EpochPlan, share: Share) -> Iterator[tuple[range, Int64s]]:
 def _ids(plan: EpochPlan, share: Share, steps: range, number: int) -> Int64s:
     """Return the ids of steps that lie in the round `number`, for this rank's part of each."""
     g = plan.geometry
-    per_rank = g.rows * g.batch // share.world
+    per_rank = g.per_rank(share.world)
     elements = np.arange(share.rank * per_rank, (share.rank + 1) * per_rank)
     wanted = np.asarray(steps, np.int64)
     # axes: step × element of this rank's part

@@ -158,24 +158,69 @@ def all_labels(policy: Policy, values: Values, indexed: Labels | None) -> Labels
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
-    """What a policy makes of what is remembered.
+class Judgement:
+    """How some samples are judged: all of a corpus, or those that one process owns.
 
     Args:
-        scores: float32 [total], of the samples or of the runs that they are in.
+        scores: float32 [samples], of the samples or of the runs that they are in.
         labels: the group of each sample; None where the policy decides for all at once.
         histogram: of the scores.
-        rule: for the epoch.
-        groups: (samples, those that the rule keeps in expectation) of each group; None for all at once.
         is_by_loss: whether the scores are the losses of the samples themselves.
     """
 
     scores: NDArray[np.float32]
     labels: Labels | None
     histogram: Histogram
+    is_by_loss: bool
+
+    def groups(self) -> GroupHistograms | None:
+        """Return a histogram per group; None where the policy decides for all at once."""
+        return None if self.labels is None else GroupHistograms.of(self.scores, self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a policy makes of what is remembered.
+
+    Args:
+        judgement: of the samples that this process owns.
+        histogram: of all scores.
+        rule: for the epoch.
+        groups: (samples, those that the rule keeps in expectation) of each group; None for all at once.
+    """
+
+    judgement: Judgement
+    histogram: Histogram
     rule: AnyRule
     groups: dict[str, tuple[int, float]] | None
-    is_by_loss: bool
+
+
+def judge(policy: Policy, values: Values, indexed: Labels | None, first_id: NDArray[np.int64], runs: Runs) -> Judgement:
+    """Return how samples are judged; the arguments are those of `decide`."""
+    labels = all_labels(policy, values, indexed)
+    scores = judged_scores(policy, values, runs, first_id, labels)
+    return Judgement(scores, labels, Histogram.of(scores), scores is values[LOSS])
+
+
+def rule_from(
+    policy: Policy, histogram: Histogram, groups: GroupHistograms | None, epoch: int
+) -> tuple[AnyRule, dict[str, tuple[int, float]] | None]:
+    """Return the rule for an epoch, and of each group the samples and those kept in expectation.
+
+    Args:
+        policy: decides.
+        histogram: of all scores.
+        groups: one per group of samples, where the policy decides within them.
+        epoch: counted from 0.
+
+    Raises:
+        PolicyError: the policy gave something else than a rule.
+    """
+    if groups is None:
+        return rule_of(policy, histogram, epoch), None
+    grouped: Any = policy
+    rules: GroupRules = grouped.rules(groups, epoch)
+    return rules, {name: (one.total, rules.expected_kept({name: one})) for name, one in groups.items()}
 
 
 def decide(
@@ -200,19 +245,9 @@ def decide(
     Raises:
         PolicyError: the policy gave something else than a rule.
     """
-    labels = all_labels(policy, values, indexed)
     bounds = np.array([0, len(values[LOSS])]) if first_id is None else first_id
-    scores = judged_scores(policy, values, runs, bounds, labels)
-    is_by_loss = scores is values[LOSS]
-    histogram = Histogram.of(scores)
-    if labels is None:
-        rule = rule_of(policy, histogram, epoch)
-        return Decision(scores, None, histogram, rule, None, is_by_loss)
-    histograms = GroupHistograms.of(scores, labels)
-    grouped: Any = policy
-    rules: GroupRules = grouped.rules(histograms, epoch)
-    kept = {name: (one.total, rules.expected_kept({name: one})) for name, one in histograms.items()}
-    return Decision(scores, labels, histogram, rules, kept, is_by_loss)
+    judgement = judge(policy, values, indexed, bounds, runs)
+    return Decision(judgement, judgement.histogram, *rule_from(policy, judgement.histogram, judgement.groups(), epoch))
 
 
 def apply(

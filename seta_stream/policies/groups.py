@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -154,6 +155,21 @@ class GroupHistograms(Mapping[str, Histogram]):
             ranges[places, 1] = np.fmax(ranges[places, 1], one.ranges[:, 1])
             parts.append(((places[one.occupied >> _BIN_BITS] << _BIN_BITS) + (one.occupied & (BINS - 1)), one.counts))
         return GroupHistograms(names, *_merged(parts), unseen, ranges)
+
+    def to_bytes(self) -> bytes:
+        """Return the histograms as bytes; `from_bytes` gives them back."""
+        columns = (self.occupied, self.counts, self.unseen, self.ranges)
+        wire = [column.astype(column.dtype.newbyteorder("<")).tobytes() for column in columns]
+        return bytes(msgpack.packb([list(self.names), *wire]))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> GroupHistograms:
+        """Return what `to_bytes` told."""
+        names, *wire, ranges = msgpack.unpackb(data, max_bin_len=len(data))
+        occupied, counts, unseen = (np.frombuffer(column, "<i8").astype(np.int64) for column in wire)
+        return cls(
+            tuple(names), occupied, counts, unseen, np.frombuffer(ranges, "<f4").astype(np.float32).reshape(-1, 2)
+        )
 
     def __getitem__(self, name: str) -> Histogram:
         group = self._places[name]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from seta_stream.errors import UnsupportedError
 from seta_stream.plan.epoch import Geometry, Selection
+from seta_stream.plan.weights import LineWeights
 from seta_stream.read.stages import Course
 
 ROWS: Final = 257
@@ -38,8 +39,9 @@ COUNTERS: Final = (
     "retries",
 )
 _ORDERS: Final[tuple[Literal["corpus", "shards", "blocks"], ...]] = ("corpus", "shards", "blocks")
-_HEADER: Final = 14  # epoch, start, is_set, is_weighted, the geometry's eight, and the run's samples: consumed, planned
-_GEOMETRY, _COURSE = slice(4, 12), slice(12, 14)
+_EPOCH, _START, _IS_SET, _IS_WEIGHTED = range(4)
+# The geometry's eight; the run's samples, consumed and planned; the stretch of the line that has weights; room for them
+_GEOMETRY, _COURSE, _STRETCH, _ROOM, _HEADER = slice(4, 12), slice(12, 14), slice(14, 16), 16, 17
 
 
 class Board:
@@ -47,20 +49,23 @@ class Board:
 
     Args:
         first_id: int64 [shards + 1].
+        most_weights: how many samples this rank's part of the line has at most (`Geometry.most_in_part`); None for all
+            of the corpus. A checkpoint whose geometry needs more room gets it, before workers are started.
     """
 
-    def __init__(self, first_id: NDArray[np.int64]) -> None:
+    def __init__(self, first_id: NDArray[np.int64], *, most_weights: int | None = None) -> None:
         total, shards = int(first_id[-1]), len(first_id) - 1
         self._raw: dict[str, Any] = {
             "header": _shared(ctypes.c_int64, _HEADER),
             "first_id": _shared(ctypes.c_int64, shards + 1),
             "counts": _shared(ctypes.c_int64, shards),
             "bits": _shared(ctypes.c_uint8, -(-total // 8)),
-            "weights": _shared(ctypes.c_float, total),
+            "weights": _shared(ctypes.c_float, total if most_weights is None else most_weights),
             "counters": _shared(ctypes.c_int64, ROWS * len(COUNTERS)),
         }
         self._view()
         self._first_id[:] = first_id
+        self._header[_ROOM] = len(self._weights)
 
     def _view(self) -> None:
         raw = self._raw
@@ -85,31 +90,51 @@ class Board:
         self._view()
 
     def publish(
-        self, epoch: int, geometry: Geometry, selection: Selection, weights: NDArray[np.float32] | None
+        self,
+        epoch: int,
+        geometry: Geometry,
+        selection: Selection,
+        weights: NDArray[np.float32] | None,
+        begin: int = 0,
     ) -> None:
-        """Tell the workers what an epoch selects, from its first step; all counters begin again."""
+        """Tell the workers what an epoch selects, from its first step; all counters begin again.
+
+        Args:
+            epoch, geometry, selection: of the plan.
+            weights: float32, of this rank's part of the line; None where all are 1.
+            begin: where the part begins in the line.
+        """
         g = geometry
         self._bits[:] = selection.bits
         self._counts[:] = selection.counts
+        held = 0 if weights is None else len(weights)
         if weights is not None:
-            self._weights[:] = weights
+            self._make_room(held)
+            self._weights[:held] = weights
         fixed = (g.rows, g.width, g.batch, g.block, g.groups, g.seed, _ORDERS.index(g.order), g.drop_last)
-        self._header[:] = (epoch, 0, 1, weights is not None, *fixed, 0, 0)
+        stretch = (begin, begin + held)
+        self._header[:] = (epoch, 0, 1, weights is not None, *fixed, 0, 0, *stretch, len(self._weights))
         self._counters[:] = 0
+
+    def _make_room(self, count: int) -> None:
+        """Take a larger array where the geometry of a checkpoint asks for one."""
+        if count > len(self._weights):
+            self._raw["weights"] = _shared(ctypes.c_float, count)
+            self._view()
 
     @property
     def epoch(self) -> int:
         """The epoch that was published last."""
-        return int(self._header[0])
+        return int(self._header[_EPOCH])
 
     @property
     def start(self) -> int:
         """The step at which this start of the run began."""
-        return int(self._header[1])
+        return int(self._header[_START])
 
     @start.setter
     def start(self, step: int) -> None:
-        self._header[1] = step
+        self._header[_START] = step
 
     @property
     def geometry(self) -> Geometry:
@@ -131,7 +156,7 @@ class Board:
     @property
     def is_set(self) -> bool:
         """Whether any epoch was published."""
-        return bool(self._header[2])
+        return bool(self._header[_IS_SET])
 
     def selection(self) -> Selection:
         """Return a copy of the selection, which later epochs do not change."""
@@ -142,9 +167,23 @@ class Board:
         """Samples selected."""
         return int(self._counts.sum())
 
-    def weights(self) -> NDArray[np.float32] | None:
-        """Return the loss weights by id, float32 [total]; None where all are 1."""
-        return self._weights if self._header[3] else None
+    def weights(self) -> LineWeights | None:
+        """Return the loss weights of this rank's part of the line; None where all are 1.
+
+        Raises:
+            UnsupportedError: in a worker that was started before a checkpoint asked for more room.
+        """
+        if not self._header[_IS_WEIGHTED]:
+            return None
+        if self._header[_ROOM] != len(self._weights):
+            raise UnsupportedError(
+                "A worker was started before a checkpoint of another number of processes was loaded, and cannot see "
+                "its weights: make a new DataLoader after load_state_dict().",
+                expected=int(self._header[_ROOM]),
+                found=len(self._weights),
+            )
+        begin, stop = self._header[_STRETCH].tolist()
+        return LineWeights(begin, self._weights[: stop - begin])
 
     def counters(self, row: int) -> NDArray[np.int64]:
         """Return one process's counters to add to: int64 [COUNTERS]."""

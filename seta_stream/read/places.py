@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any, Self
 
 from seta_stream.errors import CheckpointError
-from seta_stream.plan.walk import Share
 from seta_stream.read.batches import batched
 from seta_stream.read.reader import Reader
 
@@ -20,7 +19,7 @@ class Places:
 
     Args:
         reader: what to read.
-        batch_size: samples per step.
+        batch_size: samples per step of this rank.
         worker, workers: which of how many.
         batches: yield stacked batches.
         threads: that decode; 0 decodes in this one.
@@ -52,7 +51,7 @@ class Places:
         per_step = 1 if self._batches else self._batch_size
         done, within = divmod(self._yielded, per_step)
         begin = self._origin + self._worker + done * self._workers if done or within else self._origin
-        share = Share(worker=self._worker, workers=self._workers, origin=self._origin, begin=begin)
+        share = self._reader.share(self._worker, self._workers, origin=self._origin, begin=begin)
         lists = self._reader.lists(self._reader.plan(), share, threads=self._threads)
         samples = chain.from_iterable(lists)
         if not self._batches:

@@ -72,6 +72,9 @@ class Reader:
         on_error: what to do with a sample that cannot be decoded.
         options: of the file system.
         cache: keeps what is fetched of remote shards; None for none.
+        rank, world: which part of every step is read.
+        ranks_here: how many of the ranks run on this machine, this one included: they share what is held in memory and
+            the requests under way.
     """
 
     corpus: Corpus
@@ -82,6 +85,13 @@ class Reader:
     on_error: Literal["raise", "skip"]
     options: Options | None = field(repr=False)  # credentials
     cache: BlockCache | None = None
+    rank: int = 0
+    world: int = 1
+    ranks_here: int = 1
+
+    def share(self, worker: int = 0, workers: int = 1, *, origin: int, begin: int) -> Share:
+        """Return the share of one of this rank's workers; see `plan.walk.Share`."""
+        return Share(self.rank, self.world, worker, workers, origin, begin)
 
     def plan(self) -> EpochPlan:
         """Return the plan of the epoch on the board."""
@@ -96,7 +106,8 @@ class Reader:
             threads: that decode; 0 decodes in this thread.
         """
         counters = self.board.counters(share.worker + 1 if share.workers > 1 else 0)
-        held_bytes = max(self.reading.prefetch_bytes // share.workers, SMALLEST_WINDOW)
+        processes = share.workers * self.ranks_here
+        held_bytes = max(self.reading.prefetch_bytes // processes, SMALLEST_WINDOW)
         cache = None
         if self.cache is not None:
             cache = self.cache.open(ahead_bytes=held_bytes, span_bytes=self.reading.max_span_bytes)
@@ -109,7 +120,7 @@ class Reader:
             weights=self.board.weights(),
             counters=counters,
             held_bytes=held_bytes,
-            engine=self._engine(share.workers),
+            engine=self._engine(processes),
             cache=cache,
         )
         decoders = StepDecoders(self.decode, self.board.course, plan, share)

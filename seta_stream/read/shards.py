@@ -24,6 +24,7 @@ from seta_stream.store import Answer, ShardFile, is_local
 if TYPE_CHECKING:
     from seta_stream.corpus.indexing import Corpus
     from seta_stream.plan.epoch import EpochPlan
+    from seta_stream.plan.weights import LineWeights
 
 Int64s = NDArray[np.int64]
 
@@ -71,6 +72,7 @@ class OpenShard:
         is_sparse: whether much of it is not wanted.
         is_shuffled: whether its samples are wanted out of order.
         opened: is told of a new handle.
+        weights: float32 [samples], by position; None where all are 1.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class OpenShard:
         is_sparse: bool,
         is_shuffled: bool,
         opened: Callable[[OpenShard, ShardFile], None],
+        weights: NDArray[np.float32] | None,
     ) -> None:
         self.number = shard
+        self.weights = weights
         self.url = corpus.table.urls[shard]
         self.index = corpus.index(shard)
         self.is_local = is_local(self.url)
@@ -237,10 +241,20 @@ class OpenShards:
         fields: the fields wanted; None for all.
         opener: opens their objects.
         plan: of the epoch that is read.
+        weights: of the part of its line that is read; None where all are 1.
     """
 
-    def __init__(self, corpus: Corpus, fields: Sequence[str] | None, opener: Opener, plan: EpochPlan) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        fields: Sequence[str] | None,
+        opener: Opener,
+        plan: EpochPlan,
+        weights: LineWeights | None,
+    ) -> None:
         self._corpus = corpus
+        self._plan = plan
+        self._weights = weights
         self._is_shuffled = plan.geometry.order == "blocks"
         self._selection = plan.selection
         self._is_sparse = plan.selection.counts < DENSE * corpus.table.samples
@@ -264,6 +278,7 @@ class OpenShards:
                 is_sparse=bool(self._is_sparse[shard]),
                 is_shuffled=self._is_shuffled,
                 opened=self._opened,
+                weights=None if self._weights is None else self._weights.of_shard(self._plan, shard),
             )
             self._open[shard] = found
             self._samples += found.index.samples

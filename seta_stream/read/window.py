@@ -26,6 +26,7 @@ from seta_stream.store import Options
 if TYPE_CHECKING:
     from seta_stream.corpus.indexing import Corpus
     from seta_stream.plan.epoch import EpochPlan
+    from seta_stream.plan.weights import LineWeights
     from seta_stream.read.cache import OpenCache
     from seta_stream.store.engine import Engine
 
@@ -110,7 +111,7 @@ class Fetcher:
         reading: how to read.
         fields: the fields wanted; None for all.
         options: of the file system.
-        weights: float32 [total], loss weights by id; None where all are 1.
+        weights: of this rank's part of the line; None where all are 1.
         counters: this process's row of the board.
         held_bytes: most bytes of samples that wait in memory at once.
         engine: of remote shards; None where all are local.
@@ -125,7 +126,7 @@ class Fetcher:
         *,
         fields: Sequence[str] | None,
         options: Options | None,
-        weights: NDArray[np.float32] | None,
+        weights: LineWeights | None,
         counters: NDArray[np.int64],
         held_bytes: int,
         engine: Engine | None,
@@ -133,13 +134,12 @@ class Fetcher:
     ) -> None:
         self._first_id = corpus.table.first_id
         opener = Opener(options, engine, cache)
-        self._shards = OpenShards(corpus, fields, opener, plan)
+        self._shards = OpenShards(corpus, fields, opener, plan, weights)
         self._counts = opener.counts
         self._engine = engine
         self._reading = reading
         if engine is not None:
             self._reading = replace(reading, max_span_bytes=span_bytes_ahead(reading.max_span_bytes, held_bytes))
-        self._weights = weights
         self._counters = counters
         self._held_bytes = held_bytes
         self._window_bytes = max(held_bytes // 2, SMALLEST_WINDOW)
@@ -251,7 +251,7 @@ class Fetcher:
 
     def _wanted(self, shard: OpenShard, positions: Int64s) -> Wanted:
         ids = positions + self._first_id[shard.number]
-        weights = None if self._weights is None else self._weights[ids].tolist()
+        weights = None if shard.weights is None else shard.weights[positions].tolist()
         return Wanted(positions, ids.tolist(), weights)
 
     def _by_shard(self, ids: Int64s) -> Iterator[Part]:

@@ -38,6 +38,24 @@ def test_samples_are_labelled_by_the_index(corpus, row):
     assert names == tuple(dict.fromkeys(expected))
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_a_process_labels_its_shards_alone(corpus, row, monkeypatch):
+    """The parts are those of the whole, and no other shard's index is read."""
+    by, expected = ROWS[row]
+    asked = []
+    plain = corpus.index
+    monkeypatch.setattr(corpus, "index", lambda shard: asked.append(shard) or plain(shard))
+    for shards, samples in [(range(1), expected[:3]), (range(1, 2), expected[3:]), (range(2), expected)]:
+        names, codes = label_samples(corpus, by, shards)
+        assert [names[code] for code in codes.tolist()] == samples
+        assert names == tuple(dict.fromkeys(samples))
+        assert asked == ([] if by == "shard" else list(shards))
+        asked.clear()
+    for empty in (range(0), range(1, 1), range(2, 2)):
+        names, codes = label_samples(corpus, by, empty)
+        assert (names, codes.dtype.name, codes.tolist()) == ((), "uint16", [])
+
+
 def test_too_many_groups_are_refused(corpus, monkeypatch):
     """A group per sample is a mistake, and is told as one."""
     monkeypatch.setattr(labels, "MAX_GROUPS", 2)

@@ -6,17 +6,20 @@ import errno
 import json
 import secrets
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from state_fakes import CORPUS, RULE, Corpus, FullStore, digest, filled
+from thread_collective import ThreadTeam
 
-from seta_stream.errors import GenerationError, ReadError, SetaStreamWarning, StateError, StateLockedError
+from seta_stream.errors import GenerationError, PeerError, ReadError, SetaStreamWarning, StateError, StateLockedError
 from seta_stream.losses import drafts
 from seta_stream.losses.envelope import pack_file
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.pending import PENDING
 from seta_stream.losses.sidecar import pack
+from seta_stream.losses.table import LossTable
 from seta_stream.store import join, store_for
 
 
@@ -276,7 +279,7 @@ def test_left_over_folders_are_cleaned_unless_their_writer_lives(tmp_path):
     (losses / "gen-000000-ab").mkdir()
     (losses / "notes").mkdir()
     living = drafts.LocalDraft(losses, "gen-000001-cd")
-    living.write([("000000.losses", b"x")])
+    drafts.LocalPart(Path(living.place)).write([("000000.losses", b"x")])
     generations = Generations(str(tmp_path))
     (name,) = commit_run(generations, 1)
     left = sorted(path.name for path in losses.iterdir())
@@ -370,38 +373,38 @@ def test_a_commit_on_an_unknown_parent_is_refused(generations):
 def test_pending_losses_come_back_and_go_with_their_generation(generations):
     """Those of a run's first epoch go with its first generation."""
     losses = np.array([0.5, 1e-7], np.float32)
-    generations.write_pending("first", [3, 1], losses)
+    generations.pending.write("first", [3, 1], losses)
     names = commit_run(generations, 1)
-    generations.write_pending("second", [3, 1], losses, parent=names[0])
+    generations.pending.write("second", [3, 1], losses, parent=names[0])
     names += commit_run(generations, 2, names[0], start=1)
-    generations.write_pending("third", [], [], parent=names[-1])
-    ids, found, _ = generations.read_pending("second")
+    generations.pending.write("third", [], [], parent=names[-1])
+    ids, found, *_ = generations.pending.read("second")
     assert ids.tolist() == [3, 1]
     assert np.array_equal(found, losses)
     commit_run(generations, 1, names[-1], start=3)
-    assert len(generations.read_pending("third")[0]) == 0
+    assert len(generations.pending.read("third")[0]) == 0
     for gone in ("first", "second"):
         with pytest.raises(StateError, match=f"pending losses {gone} are not in .*Use a newer checkpoint"):
-            generations.read_pending(gone)
+            generations.pending.read(gone)
 
 
 def test_damaged_pending_losses_are_refused(state, generations):
     """By checksum, and by length."""
-    generations.write_pending("one", [1], [1.0])
+    generations.pending.write("one", [1], [1.0])
     store, url = store_for(state), join(state, "pending", "one")
     store.write(url, store.read(url)[:-1])
     with pytest.raises(StateError, match=r"Cannot use the pending losses one: .*damaged"):
-        generations.read_pending("one")
+        generations.pending.read("one")
     store.write(url, pack_file(PENDING, {"losses": 2, "parent": None}, bytes(12)))
     with pytest.raises(StateError, match=r"2 losses do not take 12 bytes. Use an older checkpoint"):
-        generations.read_pending("one")
+        generations.pending.read("one")
 
 
 def test_pending_losses_that_cannot_be_written_are_told(state):
     """The disk is full."""
     full = Generations(state, store=FullStore(store_for(state), 0))
     with pytest.raises(StateError, match=r"Cannot write the pending losses one .*No space left"):
-        full.write_pending("one", [1], [1.0])
+        full.pending.write("one", [1], [1.0])
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -419,21 +422,44 @@ def test_a_second_writer_is_refused(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if "lock" in path.name]
 
 
-class Ranks:
-    """A collective of two, as process 1 sees it."""
+def test_processes_write_a_generation_together(tmp_path):
+    """Each writes the sidecars of its own shards, and process 0 the rest: what one process would have written."""
+    team, whole = ThreadTeam(2), filled(CORPUS, 3)
+    own = [range(1), range(1, 3)]
 
-    rank, world = 1, 2
+    def commit(collective):
+        table = LossTable([count if shard in own[collective.rank] else 0 for shard, count in enumerate(CORPUS.samples)])
+        for shard in own[collective.rank]:
+            table.load(shard, whole.losses(shard), whole.ages(shard))
+        generations = Generations(str(tmp_path / "two"), collective=collective)
+        facts = {"by": collective.rank}
+        return generations.commit(3, table, CORPUS, RULE, None, facts, own=own[collective.rank])
 
-    def broadcast(self, _):
-        return b"gen-000000-ab"
+    (name,) = set(team.run(commit))
+    found = Generations(str(tmp_path / "two")).get(name)
+    assert [entry.samples for entry in found.sidecars] == list(CORPUS.samples)
+    assert found.facts == {"by": 0}
+    again, report = loaded(Generations(str(tmp_path / "two")), name)
+    assert not report.unseen_shards
+    assert np.array_equal(again.values, whole.values, equal_nan=True)
+    assert np.array_equal(again.all_ages, whole.all_ages)
 
 
-def test_only_process_0_locks_and_writes(tmp_path):
-    """The others learn the name."""
-    generations = Generations(str(tmp_path), collective=Ranks())
-    generations.lock()
-    assert generations.commit(0, filled(CORPUS, 0), CORPUS, RULE, None, {}) == "gen-000000-ab"
-    assert list(tmp_path.iterdir()) == []
+def test_a_process_that_cannot_write_its_part_fails_all(tmp_path):
+    """The generation is not there, nothing is left of it, and every process learns why."""
+
+    def commit(collective):
+        generations = Generations(str(tmp_path), collective=collective)
+        if collective.rank:
+            generations._committer.write_part = lambda *_: 1 // 0
+        generations.commit(0, filled(CORPUS, 1), CORPUS, RULE, None, {}, own=range(2 * collective.rank, 3))
+
+    first, second = ThreadTeam(2).outcomes(commit)
+    assert isinstance(first, PeerError)
+    assert "Process 1 of 2 failed" in str(first)
+    assert isinstance(second, ZeroDivisionError)
+    assert Generations(str(tmp_path)).kept() == []
+    assert list((tmp_path / "losses").iterdir()) == []
 
 
 def test_a_state_folder_can_be_moved(tmp_path):

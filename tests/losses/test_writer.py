@@ -62,7 +62,7 @@ def test_the_older_run_is_refused(bucket):
     second = commit(newer, 1, first)
     assert [one.name for one in Generations(state, options).kept()] == [first, second]
     (kept,) = store_for(state, options).names(join(state, "pending"))
-    pending, table = newer.read_pending(kept), filled(CORPUS, 1)
+    pending, table = newer.pending.read(kept), filled(CORPUS, 1)
     expected = np.flatnonzero(table.all_ages == 0)
     assert pending.ids.tolist() == expected.tolist()
     assert np.array_equal(pending.losses, table.values[expected], equal_nan=True)

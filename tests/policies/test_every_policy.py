@@ -154,5 +154,5 @@ def test_smoothed_policies_need_no_loss_per_sample(policy):
         for batch in np.array_split(random.permutation(400), 50):
             table.record(batch, [hardness[batch].mean()])
         table.advance()
-    scores = decide(policy, table.remembered(), 5).scores
+    scores = decide(policy, table.remembered(), 5).judgement.scores
     assert scores[200:].mean() > scores[:200].mean()
