@@ -6,7 +6,7 @@ Takes the corpus and options; gives values. Effects: one process writes the tabl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from seta_stream.collective import Collective, from_each, from_first
 from seta_stream.corpus.ids import ShardTable
@@ -15,11 +15,17 @@ from seta_stream.corpus.labels import label_samples
 from seta_stream.corpus.surveying import CORPUS_FILE
 from seta_stream.errors import StateError
 from seta_stream.losses.owners import Owners
+from seta_stream.memory import Memory
+from seta_stream.plan.epoch import Geometry
+from seta_stream.plan.shuffle import block_length, line_block_length
 from seta_stream.policies import Policy
 from seta_stream.policies.deciding import grouping_of
 from seta_stream.policies.groups import Labels
 from seta_stream.read.cache import BlockCache
+from seta_stream.read.decode import Staged
 from seta_stream.read.options import Cache
+from seta_stream.read.reader import Reader
+from seta_stream.session import Session
 from seta_stream.store import join, store_for
 
 SEQUENTIAL_SHARDS_PER_LANE: Final = 4
@@ -27,17 +33,54 @@ SEQUENTIAL_SHARDS_PER_LANE: Final = 4
 Options = Mapping[str, Any]
 
 
-def order_of(
-    table: ShardTable, *, shuffle: bool, width: int, is_chosen: bool
-) -> tuple[Literal["corpus", "shards", "blocks"], int]:
-    """Return the order of samples that a corpus allows, and the lanes per row."""
+def geometry_of(
+    table: ShardTable,
+    cut: tuple[int, int, int],
+    groups: int,
+    seed: int,
+    *,
+    shuffle: bool,
+    drop_last: bool,
+    is_free: bool,
+) -> Geometry:
+    """Return the geometry of a run that starts here.
+
+    Args:
+        table: the corpus.
+        cut: (rows, lanes per row, samples per row of a step).
+        groups: node groups.
+        seed: of every draw.
+        shuffle, drop_last: as the stream was given them.
+        is_free: whether nobody chose the number of lanes.
+    """
+    rows, width, batch = cut
     if not shuffle:
-        return "corpus", 1
+        block = line_block_length(table.mean_bytes, 1, batch)
+        return Geometry(rows, 1, batch, block, groups, seed, "corpus", drop_last)
     if table.seekable.all():
-        return "blocks", width
-    # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
-    few = max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE)
-    return "shards", width if is_chosen else min(width, few)
+        block = block_length(table.mean_bytes, width, batch)
+        return Geometry(rows, width, batch, block, groups, seed, "blocks", drop_last)
+    if is_free:
+        # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
+        width = min(width, max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE))
+    block = block_length(table.mean_bytes, width, batch)
+    return Geometry(rows, width, batch, block, groups, seed, "shards", drop_last)
+
+
+def session_of(reader: Reader, policy: Policy, geometry: Geometry, memory: Memory, epochs: int | None) -> Session:
+    """Return the session of a reader; `epochs` is the length of the run, where it is known."""
+    return Session(
+        reader.corpus.table,
+        policy,
+        geometry,
+        memory,
+        reader.board,
+        epochs=epochs,
+        is_staged=isinstance(reader.decode, Staged),
+        is_far=reader.cache is None and not reader.corpus.is_local,
+        rank=reader.rank,
+        world=reader.world,
+    )
 
 
 def cache_of(cache: str | Cache | None, corpus: Corpus, options: Options | None) -> BlockCache | None:

@@ -141,7 +141,7 @@ class Checkpoint:
                 "global batch",
                 self.geometry.global_batch,
                 geometry.global_batch,
-                "choose batch_size × ranks to match",
+                f"choose batch_size × ranks to match; ranks may be {_divisors(self.geometry.global_batch)}",
             ),
             ("seed", self.geometry.seed, geometry.seed, "give the same seed"),
             ("shuffle", self.geometry.order != "corpus", geometry.order != "corpus", "give the same"),
@@ -157,6 +157,10 @@ class Checkpoint:
                 expected={what: then for what, then, _, _ in wrong},
                 found={what: now for what, _, now, _ in wrong},
             )
+
+
+def _divisors(whole: int) -> str:
+    return ", ".join(str(ranks) for ranks in range(1, whole + 1) if whole % ranks == 0)
 
 
 def _settings_of(policy: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream import errors
-from seta_stream.errors import PeerError, SetaStreamError
+from seta_stream.errors import PeerError, PeerFailedError, SetaStreamError
 
 
 class Collective(Protocol):
@@ -153,4 +153,4 @@ def _opened(collective: Collective, rank: int, part: bytes) -> bytes:
     kind = getattr(errors, name, None) if name else None
     if isinstance(kind, type) and issubclass(kind, SetaStreamError):
         raise kind(f"{text} (Told by process {rank} of {collective.world}.)")
-    raise PeerError(f"Process {rank} of {collective.world} failed, and this one cannot go on without it. {text}")
+    raise PeerFailedError(f"Process {rank} of {collective.world} failed, and this one cannot go on without it. {text}")

@@ -124,5 +124,9 @@ class PeerError(SetaStreamError):
     """Another process of the run failed, left, or did something else than this one."""
 
 
+class PeerFailedError(PeerError):
+    """Another process told that it failed: it is still there, and all stand at the same exchange."""
+
+
 class MissingExtraError(SetaStreamError, ImportError):
     """A package that an optional part needs is not installed; the message holds the pip command."""

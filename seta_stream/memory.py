@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seta_stream import exchange
 from seta_stream.collective import Collective, OneProcess, from_each, from_first
-from seta_stream.errors import CheckpointError, GenerationError, PeerError
+from seta_stream.errors import CheckpointError, GenerationError, PeerError, PeerFailedError
 from seta_stream.losses.columns import LOSS, recorded_names
 from seta_stream.losses.generations import Generation, Generations
 from seta_stream.losses.histogram import Histogram
@@ -127,7 +127,8 @@ class Memory:
     @property
     def recorded(self) -> int:
         """Losses that this process took in this epoch and that no generation has yet."""
-        return self.losses.recorded if self.outbox is None else self.outbox.recorded
+        # What was sent to its owner stays there where the commit that it was sent for failed, or was restored there.
+        return self.losses.recorded + (0 if self.outbox is None else self.outbox.recorded)
 
     @property
     def bad_losses(self) -> int:
@@ -143,10 +144,16 @@ class Memory:
         if self.outbox is None:
             return self.losses.recorded
         first_own = self.owners.ids_of(self.collective.rank).start
-        for part in self.collective.route(self.outbox.parts(self.owners)):
-            take_in(self.losses, unpack_calls(part), first_own)
+        parts = self.collective.route(self.outbox.parts(self.owners))
         self.outbox.clear()
-        return int(self.collective.sum(np.array([self.losses.recorded]))[0])
+        self._begun += 1  # what is written now is another part of the whole: no checkpoint's file may become it
+
+        def taken() -> bytes:
+            for part in parts:
+                take_in(self.losses, unpack_calls(part), first_own)
+            return b"%d" % self.losses.recorded
+
+        return sum(map(int, from_each(self.collective, taken)))
 
     # ---- epochs
 
@@ -159,9 +166,10 @@ class Memory:
             decision = self._decide(epoch + 1)
             judged_by = LOSS if decision.judgement.is_by_loss else "score"
             judged = Judged(decision.histogram, decision.rule, decision.groups, judged_by)
-        except PeerError:
-            raise
-        except Exception:  # noqa: BLE001  (there may be no next epoch; who sets it meets the error in choose)
+        except Exception as error:
+            if isinstance(error, PeerError) and not isinstance(error, PeerFailedError):
+                raise
+            # There may be no next epoch; who sets it meets the error in choose.
             judged = Judged(exchange.summed(self.collective, self.losses.histogram()), None)
         if self.runs != EACH:
             facts = facts | {"runs": self.runs.to_plain()}

@@ -17,6 +17,8 @@ DEFAULT_WIDTH: Final = 8
 DEFAULT_RUN_BYTES: Final = 256 << 10
 """Of a run, with `unit="run"`: docs/policies.md tells what longer and shorter ones read and cost."""
 
+CHOICES: Final = {"on_error": ("raise", "skip"), "losses": ("exact", "latest"), "unit": ("sample", "run")}
+
 
 class StreamOptions(TypedDict, total=False):
     """The keyword options of SetaStream but `batch_size`, for adapters that hand them on; see its docstring."""
@@ -42,32 +44,45 @@ class StreamOptions(TypedDict, total=False):
     rank: int | None
 
 
-def check_choices(**options: tuple[object, Sequence[object]]) -> None:
-    """Refuse an option whose value is none of its choices.
-
-    Args:
-        options: name=(value, choices).
+def check_choices(**options: str) -> None:
+    """Refuse an option whose value is none of its CHOICES.
 
     Raises:
         ArgumentError: naming the option, its value and its choices.
     """
-    for name, (value, choices) in options.items():
-        if value not in choices:
+    for name, value in options.items():
+        if value not in CHOICES[name]:
             raise ArgumentError(
-                f"{name}={value!r} is not possible: choose one of {', '.join(map(repr, choices))}.",
-                expected=tuple(choices),
+                f"{name}={value!r} is not possible: choose one of {', '.join(map(repr, CHOICES[name]))}.",
+                expected=CHOICES[name],
                 found=value,
             )
 
 
+def check_fields(fields: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the fields wanted, as indexes name them; None for all.
+
+    Raises:
+        ArgumentError: one text was given for a tuple of them.
+    """
+    if isinstance(fields, str):
+        raise ArgumentError(f"fields={fields!r} is one text: give a tuple of field names, as fields=({fields!r},).")
+    return None if fields is None else tuple(field.lower() for field in fields)
+
+
+def shares(policy: Policy, state: str | None) -> bool:
+    """Say whether the processes of a run have something to share: losses, or a state."""
+    return state is not None or bool(getattr(policy, "needs_losses", True))
+
+
 def check_world(
-    collective: Collective | None, world: int | None, rank: int | None, *, must_exchange: bool
+    collective: Collective | None, world: int | None, rank: int | None, *, shares: bool
 ) -> tuple[Collective, int, int]:
     """Return (the collective, rank, world) of a stream.
 
     Args:
         collective, world, rank: as given.
-        must_exchange: whether losses, or a state, have to be shared.
+        shares: whether losses, or a state, have to be shared.
 
     Raises:
         ArgumentError: they contradict each other, or there is no collective where one is needed.
@@ -92,7 +107,7 @@ def check_world(
             expected=f"0 … {size - 1}",
             found=rank,
         )
-    if size > 1 and must_exchange:
+    if size > 1 and shares:
         raise ArgumentError(
             f"world={size} without a collective: losses and the state are shared by all processes, which must be able "
             "to talk. Give collective=TorchCollective(), JaxCollective() or MPICollective() of seta_stream.adapters "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from seta_stream.checkpoint import Checkpoint
-from seta_stream.collective import agree
+from seta_stream.collective import agree, from_each
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.errors import ArgumentError, CheckpointError, SetaStreamWarning, StateError
 from seta_stream.exchange import line_weights
@@ -170,13 +170,14 @@ class Session:
     def _finish_epoch(self) -> int:
         """Commit the epoch that is set; return the samples consumed up to here."""
         if self.current is None:
+            self.memory.settle()  # the first epoch is selected by what was recorded before it
             return 0
         epoch = self.current.epoch
-        consumed = self.schedule.consumed + self._consumed()
         mine = self.stats
         counts = [self.delivered, int(mine.wait_s * 1e9), *(getattr(mine, name) for name in SUMMED)]
         delivered, wait_ns, *others = self.memory.collective.sum(np.array(counts, np.int64)).tolist()
         stats = replace(mine, wait_s=wait_ns / 1e9, **dict(zip(SUMMED, others, strict=True)))
+        consumed = self.schedule.consumed + self._consumed(delivered, stats.samples)
         if self.rank == 0:
             self._warn_of_losses(stats, delivered)
         facts = stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
@@ -218,11 +219,14 @@ class Session:
         lanes = self.plan.lanes
         return lanes.steps if self.received >= lanes.planned else self.received // lanes.global_batch
 
-    def _consumed(self) -> int:
-        """Return the samples of this epoch that were trained on: those read, where the loop tells of none."""
-        if self.delivered:
-            return self.received
-        return min(self.received + self.board.sums()["samples"] * self.world, self.plan.lanes.planned)
+    def _consumed(self, delivered: int, read: int) -> int:
+        """Return the samples of this epoch that were trained on: those read, where the loop tells of none.
+
+        Args:
+            delivered, read: of all processes that exchange what they know; others are taken to be as far.
+        """
+        lanes, unknown = self.plan.lanes, self.world // self.memory.collective.world
+        return min(self.board.start * lanes.global_batch + (delivered or read) * unknown, lanes.planned)
 
     def state_dict(self, step: int | None) -> dict[str, Any]:
         """Return the position as plain values; losses recorded so far are written beside."""
@@ -256,21 +260,33 @@ class Session:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was made."""
         self.check_open()
-        saved = Checkpoint.from_plain(state_dict)
-        saved.check(
-            fingerprint=self._table.fingerprint().hex(),
-            policy=describe(self._policy),
-            geometry=self.geometry,
-            runs=self.memory.runs,
-        )
-        saved.geometry.per_rank(self.world)
-        agree(self.memory.collective, f"load_state_dict({saved.digest()})")
+        saved = self._checked(state_dict)
         self.current, self._failed = None, saved.epoch
         chosen = self.memory.restore(saved)
         saved.check_selected(chosen[1].selected)
         counted = {saved.epoch - 1: saved.consumed}
         self._begin(saved.epoch, saved.geometry, chosen, start=saved.step, counted=counted, run=saved.run_samples)
         self._is_resumed = True
+
+    def _checked(self, state_dict: Mapping[str, Any]) -> Checkpoint:
+        """Return a checkpoint that fits this stream, and that every process has been given."""
+        found: list[Checkpoint] = []
+
+        def check() -> bytes:
+            saved = Checkpoint.from_plain(state_dict)
+            saved.check(
+                fingerprint=self._table.fingerprint().hex(),
+                policy=describe(self._policy),
+                geometry=self.geometry,
+                runs=self.memory.runs,
+            )
+            saved.geometry.per_rank(self.world)
+            found.append(saved)
+            return b""
+
+        from_each(self.memory.collective, check)
+        agree(self.memory.collective, f"load_state_dict({found[0].digest()})")
+        return found[0]
 
     # ---- figures
 

@@ -13,24 +13,22 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.beginning import cache_of, labels_of, order_of, write_corpus
+from seta_stream.beginning import cache_of, geometry_of, labels_of, session_of, write_corpus
 from seta_stream.collective import Collective
 from seta_stream.corpus.listing import options_at
 from seta_stream.corpus.sharing import open_corpus_together
 from seta_stream.errors import ArgumentError
 from seta_stream.machines import place_of
 from seta_stream.memory import Memory
-from seta_stream.options import check_batch, check_choices, check_seed, check_world, runs_asked
-from seta_stream.plan.epoch import EpochPlan, Geometry
-from seta_stream.plan.shuffle import block_length, line_block_length
+from seta_stream.options import check_batch, check_choices, check_fields, check_seed, check_world, runs_asked, shares
+from seta_stream.plan.epoch import EpochPlan
 from seta_stream.policies import Full, Policy, Rule, as_policy
 from seta_stream.read.batches import batched
 from seta_stream.read.board import Board
-from seta_stream.read.decode import Decode, Staged, decoder
+from seta_stream.read.decode import Decode, decoder
 from seta_stream.read.options import Cache, Reading
 from seta_stream.read.reader import Reader
 from seta_stream.schedule import Steps, run_epochs
-from seta_stream.session import Session
 from seta_stream.stats import Stats
 from seta_stream.store import normalise
 
@@ -95,16 +93,11 @@ class SetaStream:
         world: int | None = None,
         rank: int | None = None,
     ) -> None:
-        check_choices(on_error=(on_error, ("raise", "skip")), losses=(losses, ("exact", "latest")))
-        check_choices(unit=(unit, ("sample", "run")))
+        check_choices(on_error=on_error, losses=losses, unit=unit)
         self.policy = as_policy(policy)
-        must_exchange = state is not None or getattr(self.policy, "needs_losses", True)
-        everyone, rank, world = check_world(collective, world, rank, must_exchange=must_exchange)
-        seed = check_seed(seed)
-        rows, width, batch = check_batch(batch_size, lanes, world, drop_last=drop_last)
-        decode_value = decoder(decode)
-        if isinstance(fields, str):
-            raise ArgumentError(f"fields={fields!r} is one text: give a tuple of field names, as fields=({fields!r},).")
+        everyone, rank, world = check_world(collective, world, rank, shares=shares(self.policy, state))
+        cut = check_batch(batch_size, lanes, world, drop_last=drop_last)
+        seed, decode_value, wanted = check_seed(seed), decoder(decode), check_fields(fields)
         epochs = run_epochs(self.policy, decode_value)
         self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
@@ -122,10 +115,8 @@ class SetaStream:
             state_options=state_options,
         )
         table = corpus.table
-        order, width = order_of(table, shuffle=shuffle, width=width, is_chosen=lanes is not None)
-        length = line_block_length if order == "corpus" else block_length
-        block = length(table.mean_bytes, width, batch)
-        geometry = Geometry(rows, width, batch, block, place.groups, seed, order, drop_last)
+        is_free = lanes is None
+        geometry = geometry_of(table, cut, place.groups, seed, shuffle=shuffle, drop_last=drop_last, is_free=is_free)
         runs = runs_asked(unit, read.run_bytes, table.mean_bytes)
         labels = labels_of(corpus, self.policy, everyone)
         memory = Memory(table, self.policy, seed, folder, state_options, losses, labels, runs, everyone)
@@ -136,35 +127,11 @@ class SetaStream:
         except BaseException:
             memory.close()
             raise
-        wanted = None if fields is None else tuple(field.lower() for field in fields)
-        blocks = cache_of(cache, corpus, storage_options)
+        blocks, here = cache_of(cache, corpus, storage_options), place.local_world
         self.reader = Reader(
-            corpus,
-            board,
-            read,
-            decode_value,
-            wanted,
-            on_error,
-            storage_options,
-            blocks,
-            rank=rank,
-            world=world,
-            ranks_here=place.local_world,
+            corpus, board, read, decode_value, wanted, on_error, storage_options, blocks, rank, world, here
         )
-        is_staged = isinstance(decode_value, Staged)
-        is_far = blocks is None and not corpus.is_local
-        self.session = Session(
-            table,
-            self.policy,
-            geometry,
-            memory,
-            board,
-            epochs=epochs,
-            is_staged=is_staged,
-            is_far=is_far,
-            rank=rank,
-            world=world,
-        )
+        self.session = session_of(self.reader, self.policy, geometry, memory, epochs)
 
     @property
     def epoch(self) -> int | None:

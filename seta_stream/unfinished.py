@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Iterable
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgpack
@@ -77,7 +76,9 @@ class Unfinished:
         ids = np.flatnonzero(table.all_ages == 0)
         columns = {column: values[ids] for column, values in table.columns.items()}
         calls = pack_calls(outbox.calls()) if outbox is not None and outbox.recorded else b""
-        self._folder.write(own, ids + self._first_own, table.values[ids], columns, parent=parent, calls=calls)
+        losses = table.values[ids]
+        ids += self._first_own
+        self._folder.write(own, ids, losses, columns, parent=parent, calls=calls)
         if own not in self._written:
             self._written.append(own)
         while len(self._written) > KEPT:
@@ -97,28 +98,41 @@ class Unfinished:
         """
         everyone = self._collective
         names = [name] if writers == 1 else [_part(name, writer) for writer in range(writers)]
+        # Neighbours go to one process: of a sample that several recorded, the last one's loss stays the last.
+        first, stop = (writers * rank // everyone.world for rank in (everyone.rank, everyone.rank + 1))
         held: list[PendingLosses] = []
-        told = from_each(everyone, lambda: self._read(names[everyone.rank :: everyone.world], held))
+        calls: list[Recorded] = []
+        told = from_each(everyone, lambda: self._read(names[first:stop], held, calls))
         if gone := [one for part in told for one in part.decode().split("\n") if one]:
             self._tell_gone(gone, writers)
         for part in everyone.route(self._by_owner(held)):
             for data in msgpack.unpackb(part, max_bin_len=len(part)):
                 kept = unpack_pending(data, name=name)
                 table.restore(kept.ids - self._first_own, kept.losses, kept.columns)
-        calls = chain.from_iterable(unpack_calls(one.calls) for one in held if one.calls)
         if outbox is None:
             take_in(table, calls, 0)
             return
         for call in calls:
             outbox.add(call)
 
-    def _read(self, names: list[str], held: list[PendingLosses]) -> bytes:
+    def _read(self, names: list[str], held: list[PendingLosses], calls: list[Recorded]) -> bytes:
         """Read some parts; return the names of those that are gone."""
         gone = [name for name in names if not self._folder.has(name)]
-        try:
-            held += [self._folder.read(name) for name in names if name not in gone]
-        except StateError as error:
-            raise CheckpointError(f"The losses recorded before the checkpoint are gone. {error.message}") from error
+        total = int(self._owners.ids[-1])
+        for name in names:
+            if name in gone:
+                continue
+            try:
+                held.append(self._folder.read(name))
+                found = unpack_calls(held[-1].calls) if held[-1].calls else []
+            except StateError as error:
+                raise CheckpointError(f"The losses recorded before the checkpoint are gone. {error.message}") from error
+            except ValueError as error:
+                raise _unusable(name, str(error)) from error
+            for ids in (held[-1].ids, *(call.ids for call in found)):
+                if len(ids) and not 0 <= ids.min() <= ids.max() < total:
+                    raise _unusable(name, f"they are of ids {ids.min()} … {ids.max()}, and the corpus has {total}")
+            calls += found
         return "\n".join(gone).encode()
 
     def _tell_gone(self, gone: list[str], writers: int) -> None:
@@ -147,6 +161,14 @@ class Unfinished:
                 columns = {name: values[own] for name, values in one.columns.items()}
                 sent[rank].append(pack_pending(one.ids[own], one.losses[own], None, columns))
         return [bytes(msgpack.packb(parts)) for parts in sent]
+
+
+def _unusable(name: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"The losses recorded before the checkpoint are gone. Cannot use the pending losses {name}: {why}. Use an "
+        "older checkpoint.",
+        found=name,
+    )
 
 
 def _part(name: str, rank: int) -> str:

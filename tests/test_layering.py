@@ -25,21 +25,24 @@ LAYERS: list[tuple[str, ...]] = [
     ("corpus.compressed", "corpus.conditions", "corpus.remote_scan", "corpus.scanning", "corpus.building",
      "corpus.folders", "corpus.listing", "corpus.places", "corpus.probing", "corpus.surveying", "corpus.bar",
      "corpus.indexing", "corpus.labels", "corpus.interop_ahead", "corpus.interop_checking", "corpus.interop_sqlite",
-     "corpus.interop", "corpus.interop_writing", "corpus.interop_converting", "corpus.background", "corpus.messages", "corpus.sights",
-     "corpus.spreading", "corpus.sharing"),
+     "corpus.interop", "corpus.interop_writing", "corpus.interop_converting", "corpus.background",
+     "corpus.messages", "corpus.sights", "corpus.spreading", "corpus.sharing"),
     ("losses.columns", "losses.envelope", "losses.histogram", "losses.owners", "losses.recording", "losses.outbox",
      "losses.table", "losses.sidecar"),
     ("policies.",),
     # The acting files of the losses: a generation keeps the rule of the next epoch, so they know its type.
-    ("losses.lock", "losses.manifest", "losses.pending", "losses.pending_folder", "losses.drafts", "losses.history", "losses.loading", "losses.committing",
-     "losses.writer", "losses.generations"),
+    ("losses.lock", "losses.manifest", "losses.pending", "losses.pending_folder", "losses.drafts", "losses.history",
+     "losses.loading", "losses.committing", "losses.writer", "losses.generations"),
     ("repack.",),
     ("plan.",),
     ("read.",),
-    ("schedule", "checkpoint", "machines", "exchange", "selecting", "unfinished", "memory", "options", "session", "beginning", "stream", "__init__"),
-    ("adapters.torch_weights", "adapters.torch_collective", "adapters.mpi"),
+    ("schedule", "checkpoint", "machines", "exchange", "selecting", "unfinished", "memory", "options", "session",
+     "beginning", "stream", "__init__"),
+    ("adapters.torch_weights", "adapters.torch_collective", "adapters.torch_workers", "adapters.mpi"),
     ("adapters.torch",),
-    ("adapters.webdataset",),
+    ("adapters.jax_wire", "adapters.jax_collective", "adapters.jax_rows", "adapters.jax_ahead", "adapters.jax"),
+    ("adapters.epochs",),
+    ("adapters.webdataset", "adapters.lightning", "adapters.huggingface", "adapters.accelerate"),
     ("report.",),
     ("demo.",),
     ("cli.",),
@@ -73,8 +76,21 @@ PURE = (
 FRAMEWORKS = {
     # Who imports a package that costs seconds or reaches far; everybody else is kept from it.
     "torch": (
-        "adapters.torch", "adapters.torch_collective", "adapters.torch_weights", "adapters.webdataset", "demo.",
+        "adapters.torch",
+        "adapters.torch_collective",
+        "adapters.torch_weights",
+        "adapters.webdataset",
+        "demo.",
+        "adapters.epochs",
+        "adapters.lightning",
+        "adapters.huggingface",
+        "adapters.accelerate",
     ),
+    "lightning": ("adapters.lightning",),
+    "pytorch_lightning": ("adapters.lightning",),
+    "transformers": ("adapters.huggingface",),
+    "accelerate": ("adapters.accelerate",),
+    "jax": ("adapters.jax", "adapters.jax_collective", "adapters.jax_rows", "adapters.jax_wire"),
     "mpi4py": ("adapters.mpi",),
     "webdataset": ("adapters.webdataset",),
     "fsspec": ("store.filesystems", "store.clients"),
@@ -94,7 +110,7 @@ FRAMEWORKS = {
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "subprocess", "pty", "runpy"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "execv", "execvp", "spawnv"}
 
-LAZY = ("torch", "webdataset", "sklearn", "PIL", "matplotlib", "rich", "joblib", "fsspec", "scipy", "click")
+LAZY = ("torch", "jax", "webdataset", "sklearn", "PIL", "matplotlib", "rich", "joblib", "fsspec", "scipy", "click")
 
 
 @dataclass(frozen=True)
@@ -238,20 +254,19 @@ def test_files_and_functions_are_short() -> None:
 
 def test_the_import_is_light() -> None:
     """`import seta_stream` brings none of the packages that only some need, and takes a moment."""
+    code = "import sys, time; begin = time.process_time(); import seta_stream; print(time.process_time() - begin)"
     seconds = []
     for _ in range(3):
         done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", "import sys, seta_stream; print(*sys.modules)"],
+            [sys.executable, "-c", f"{code}; print(*sys.modules)"],
             cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        loaded = set(done.stdout.split())
-        assert [name for name in LAZY if name in loaded] == []
-        last = done.stderr.splitlines()[-1]
-        assert last.endswith("| seta_stream")
-        seconds.append(int(last.split("|")[1]) / 1e6)
-    # The promise is 0.3 s; the limit is generous, since a busy machine must not fail the test.
+        taken, modules = done.stdout.splitlines()
+        assert [name for name in LAZY if name in modules.split()] == []
+        seconds.append(float(taken))
+    # The promise is 0.3 s; the limit is generous, and processor time, since a busy machine must not fail the test.
     assert min(seconds) < 0.6

@@ -10,7 +10,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
+import numpy as np
 import torch
+import torch.distributed
 from torch.utils.data import DataLoader
 
 from seta_stream.adapters.torch import SetaDataset
@@ -142,7 +144,7 @@ class EpochLoader:
         session.check_open()
         if not self._enter_epoch():
             return
-        self._seeds.manual_seed((session.geometry.seed * 1_000_003 + (session.epoch or 0)) % 2**63)
+        self._seeds.manual_seed(_seed(session.geometry.seed, session.plan.epoch))
         wanted = self.batches - session.position
         for number, batch in enumerate(islice(self._loader or (), wanted)):
             if number >= self._ahead and not session.delivered:
@@ -166,3 +168,10 @@ class EpochLoader:
         if wanted != epoch or session.delivered:
             self._dataset.set_epoch(wanted)
         return True
+
+
+def _seed(seed: int, epoch: int) -> int:
+    """Return what the workers of this process draw from in an epoch; other processes' draw something else."""
+    is_many = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if is_many else 0
+    return int(np.random.SeedSequence([seed % 2**64, epoch, rank]).generate_state(1, np.uint64)[0]) >> 1

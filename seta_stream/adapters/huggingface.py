@@ -7,8 +7,7 @@ one file more in each of the Trainer's checkpoints.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from typing_extensions import override
 
+from seta_stream.adapters.epochs import EpochLoader
 from seta_stream.adapters.torch import SetaDataset
 from seta_stream.errors import ArgumentError, CheckpointError
 
@@ -80,8 +81,8 @@ class SetaTrainer(Trainer):
     need not keep them; `remove_unused_columns` does not concern the training set.
 
     `num_train_epochs` counts epochs as selected; the learning rate's schedule gets the steps that are planned for the
-    run. An epoch ends with its last whole group of `gradient_accumulation_steps`. `train(resume_from_checkpoint=…)` goes
-    on with the very next batch; `ignore_data_skip` is set then, since there is nothing to skip.
+    run. An epoch ends with its last whole group of `gradient_accumulation_steps` batches. After
+    `train(resume_from_checkpoint=…)` the very next batch follows; `ignore_data_skip` is set then: nothing is to skip.
 
     Args:
         arguments, options: as for Trainer.
@@ -92,7 +93,7 @@ class SetaTrainer(Trainer):
         ArgumentError: the settings contradict each other; each says which to change.
 
     Source:
-        transformers/trainer.py of 5.24: `_inner_training_loop` takes the first epoch's length for all epochs, and counts
+        transformers/trainer.py of 5.24: `_inner_training_loop` takes the first epoch's length for all, and counts
         epochs and batches to skip by it; `training_step` divides what compute_loss returns by the accumulated batches
         where `model_accepts_loss_kwargs` is False.
     """
@@ -105,7 +106,7 @@ class SetaTrainer(Trainer):
         self._is_resumed = False
         self.model_accepts_loss_kwargs = False  # the mean is taken over the batch, and by update()
         check_trainer(self)
-        self.add_callback(_Epochs())
+        self.add_callback(Positions(self))
 
     @property
     def seta(self) -> SetaDataset:
@@ -113,8 +114,8 @@ class SetaTrainer(Trainer):
         dataset = self.train_dataset
         if not isinstance(dataset, SetaDataset):
             raise ArgumentError(
-                f"SetaTrainer trains on a SetaDataset, and train_dataset is a {type(dataset).__name__}: use Trainer for "
-                "it, or give SetaDataset(urls, batch_size=args.per_device_train_batch_size, ...).",
+                f"SetaTrainer trains on a SetaDataset, and train_dataset is a {type(dataset).__name__}: use Trainer "
+                "for it, or give SetaDataset(urls, batch_size=args.train_batch_size, ...).",
                 expected=SetaDataset,
                 found=type(dataset),
             )
@@ -122,29 +123,31 @@ class SetaTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader over all epochs of the run: each iteration is the next epoch."""
-        args = self.args
-        epochs = None if args.max_steps > 0 else int(args.num_train_epochs)
-        loader: Any = EpochLoader(
+        args, is_resumed = self.args, self._is_resumed
+        self._is_resumed = False
+        loader: Any = EpochLoader(  # what the Trainer asks of a DataLoader, it has
             self.seta,
-            window=args.gradient_accumulation_steps,
-            epochs=epochs,
-            is_resumed=self._is_resumed,
-            options={
+            {
                 "collate_fn": Collator(self.data_collator),
                 "num_workers": args.dataloader_num_workers,
                 "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
                 "persistent_workers": args.dataloader_persistent_workers,
                 "prefetch_factor": args.dataloader_prefetch_factor,
             },
+            batch_size=self.seta.stream.batch_size,
+            first=lambda: None if is_resumed else 0,
+            # A whole window is taken before its first batch is trained on.
+            ahead=args.gradient_accumulation_steps,
+            window=args.gradient_accumulation_steps,
+            epochs=None if args.max_steps > 0 else int(args.num_train_epochs),
         )
-        self._is_resumed = False
-        return loader  # type: ignore[no-any-return]  # what the Trainer asks of a DataLoader, it has
+        return loader  # type: ignore[no-any-return]
 
     def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, Any],
-        return_outputs: bool = False,  # noqa: FBT001, FBT002  (the Trainer's signature)
+        return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the mean of weight × loss, and record the losses; in evaluation what Trainer returns."""
@@ -181,13 +184,21 @@ class SetaTrainer(Trainer):
         """
         folder = resume_from_checkpoint
         if folder is True:
-            folder = get_last_checkpoint(self.args.output_dir)
+            folder = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         if folder:
             saved = read_state(str(folder))
             self.seta.load_state_dict(saved["dataset"])
             self._planned, self._is_resumed = saved["planned_steps"], True
             self.args.ignore_data_skip = True
         return super().train(folder or resume_from_checkpoint, *arguments, **options)
+
+    def save_position(self, folder: Path, *, is_writing: bool) -> None:
+        """Write the position into a checkpoint folder; called in every process, where one writes."""
+        state = self.seta.state_dict()
+        if is_writing:
+            draft = folder / f".{STATE_FILE}"
+            draft.write_text(json.dumps({"dataset": state, "planned_steps": self._planned}))
+            draft.replace(folder / STATE_FILE)
 
 
 def check_trainer(trainer: SetaTrainer) -> None:
@@ -197,7 +208,7 @@ def check_trainer(trainer: SetaTrainer) -> None:
         ArgumentError: naming the setting to change.
     """
     args, dataset = trainer.args, trainer.seta
-    config = args.accelerator_config
+    config: Any = args.accelerator_config
     lost = "the losses it learns from would go elsewhere: give sample_losses="
     refused = [
         (config.dispatch_batches, "AcceleratorConfig(dispatch_batches=True)",
@@ -209,7 +220,7 @@ def check_trainer(trainer: SetaTrainer) -> None:
         (args.label_smoothing_factor, f"label_smoothing_factor={args.label_smoothing_factor}", lost),
         (args.max_steps <= 0 and args.num_train_epochs % 1, f"num_train_epochs={args.num_train_epochs}",
          "epochs differ in length: give a whole number, or max_steps"),
-        (dataset._batches, "SetaDataset(batches=True)",  # noqa: SLF001  (of the same package)
+        (dataset.is_batched, "SetaDataset(batches=True)",
          "data_collator takes single samples: leave batches out"),
     ]  # fmt: skip
     for is_wrong, what, why in refused:
@@ -250,13 +261,6 @@ def read_state(folder: str) -> dict[str, Any]:
         ) from error
 
 
-def write_state(folder: Path, dataset: dict[str, Any], planned_steps: int | None) -> None:
-    """Write our part of a checkpoint folder, whole or not at all."""
-    draft = folder / f".{STATE_FILE}"
-    draft.write_text(json.dumps({"dataset": dataset, "planned_steps": planned_steps}))
-    os.replace(draft, folder / STATE_FILE)
-
-
 @dataclass(frozen=True)
 class Collator:
     """Takes the ids out of samples, lets `inner` make a batch of the fields, and puts them back.
@@ -273,3 +277,53 @@ class Collator:
         batch = self.inner(fields)
         batch["__index__"] = torch.from_numpy(np.asarray([one["__index__"] for one in samples], np.int64))
         return batch
+
+
+class Positions(TrainerCallback):
+    """Tells the Trainer where its epochs end, and keeps the position with its checkpoints.
+
+    Args:
+        trainer: whose callback this is.
+    """
+
+    def __init__(self, trainer: SetaTrainer) -> None:
+        self._trainer = trainer
+
+    @override
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> TrainerControl:
+        """Correct the epoch that logs show, and end an epoch with its last window."""
+        loader: EpochLoader = others["train_dataloader"]
+        state.epoch = loader.done
+        control.should_epoch_stop = control.should_epoch_stop or loader.is_epoch_over
+        return control
+
+    @override
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> TrainerControl:
+        """End the run with its last epoch, saved and evaluated as the Trainer does at its last step."""
+        loader: EpochLoader = others["train_dataloader"]
+        if not loader.is_over or control.should_training_stop:
+            return control
+        control.should_training_stop = True
+        if args.save_strategy == "steps" and state.global_step % state.save_steps:
+            control.should_save = True
+        if args.eval_strategy == "steps" and state.global_step % state.eval_steps:
+            control.should_evaluate = True
+        return control
+
+    @override
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        """Write the position into the checkpoint: every process tells it, one writes."""
+        if not args.save_only_model:
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            self._trainer.save_position(folder, is_writing=args.should_save)
+
+    @override
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        """End the workers."""
+        others["train_dataloader"].close()

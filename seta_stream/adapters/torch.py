@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from seta_stream.adapters.torch_collective import TorchCollective
 from seta_stream.adapters.torch_weights import DeviceWeights
-from seta_stream.collective import Collective
+from seta_stream.adapters.torch_workers import end_with_parent
 from seta_stream.errors import ArgumentError, LossError
 from seta_stream.options import StreamOptions
 from seta_stream.policies.deciding import columns_of
@@ -53,13 +53,17 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         self, urls: str | Sequence[str], *, batch_size: int, batches: bool = False, **options: Unpack[StreamOptions]
     ) -> None:
         super().__init__()
+        self._collective: TorchCollective | None = None  # made here, and closed here
         if options.get("collective") is None and options.get("world") is None:
-            options["collective"] = _collective()
-        self._stream: SetaStream | None = SetaStream(urls, batch_size=batch_size, **options)
+            options["collective"] = self._collective = _collective()
+        self._stream: SetaStream | None = None
         try:
+            self._stream = SetaStream(urls, batch_size=batch_size, **options)
             _ = self._stream.session.plan  # epoch 0, for workers that start before any epoch is set
         except BaseException:
-            self._stream.session.close(is_whole=False)
+            if self._stream is not None:
+                self._stream.session.close(is_whole=False)
+            self._leave()
             raise
         self._reader = self._stream.reader
         self._batch_size = batch_size
@@ -73,7 +77,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         return {"reader": self._reader, "batch_size": self._batch_size, "batches": self._batches}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._stream = None
+        self._stream = self._collective = None
         self._reader, self._batch_size, self._batches = state["reader"], state["batch_size"], state["batches"]
         self._waiting, self._weights = [], None
 
@@ -90,6 +94,11 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
             )
         return self._stream
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether it yields ready batches, for DataLoader(dataset, batch_size=None)."""
+        return self._batches
+
     # ---- samples
 
     def __len__(self) -> int:
@@ -105,6 +114,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
             self.stream.session.delivered = 0
             threads = self._reader.reading.decode_threads
             return Places(self._reader, self._batch_size, 0, 1, batches=self._batches, threads=threads)
+        end_with_parent()
         return Places(self._reader, self._batch_size, info.id, info.num_workers, batches=self._batches)
 
     # ---- epochs and losses
@@ -265,6 +275,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
             self._flush()
         finally:
             self.stream.close()
+            self._leave()
 
     def __enter__(self) -> Self:
         return self
@@ -275,10 +286,21 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         try:
             self._flush()
         finally:
-            self.stream.__exit__(kind, error, traceback)
+            try:
+                self.stream.__exit__(kind, error, traceback)
+            except BaseException:
+                if kind is not None:
+                    self._leave()
+                raise  # else closing can be tried again
+            self._leave()
+
+    def _leave(self) -> None:
+        """Close the connections: others that wait for this process learn that it comes to no exchange any more."""
+        if self._collective is not None:
+            self._collective.close()
 
 
-def _collective() -> Collective | None:
+def _collective() -> TorchCollective | None:
     """Return what joins the processes that train together; None for one alone."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return TorchCollective() if torch.distributed.get_world_size() > 1 else None

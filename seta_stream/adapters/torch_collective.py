@@ -41,8 +41,8 @@ class TorchCollective:
 
     It talks over a gloo group of its own, on the CPU: the traffic, the order and the streams of the user's group,
     NCCL's say, are never touched. **Every process of `group` must construct it, at the same place in its code**, and
-    no other process need: the processes meet through the store of `group`. (With torch before 2.9, which does not
-    give that store away, they meet by `dist.new_group`: see `_registered`.)
+    no other process need: the processes meet through the store of `group`. (An older torch does not give that store
+    away; there they meet by `dist.new_group`: see `_registered`.)
 
     It is made once per run, in the process that trains. DataLoader workers forked from there may hold it and must not
     use it; it cannot be pickled. Where gloo is not built in, it exchanges tensors through `group` itself: on the
@@ -229,8 +229,8 @@ class GroupTransport:
 
 def _met(group: dist.ProcessGroup | None, rank: int, world: int, timeout_s: float) -> GlooTransport | GroupTransport:
     """Return the transport of a group, once every process of it is here."""
-    # Read here: a thread has a current device of its own.
-    device = _device(group)
+    # Read here, for a thread has a current device of its own; and only where it is needed, for it starts CUDA.
+    device = torch.device("cpu") if dist.is_gloo_available() else _device(group)
     try:
         return _in_thread(lambda: _transport(group, rank, world, timeout_s, device), lambda: None)
     except _FAILURES as error:
@@ -309,7 +309,7 @@ def _stop(ask: Callable[[int], Any], rank: int, world: int) -> None:
     for step in range(1, world):
         try:
             ask((rank + step) % world).wait(timedelta(milliseconds=1))
-        except RuntimeError:  # noqa: PERF203  (it is out of time, as it should be, or that process has left: on to the next)
+        except RuntimeError:  # it is out of time, as it should be, or that process has left: on to the next
             continue
 
 
@@ -330,13 +330,13 @@ def _in_thread(work: Callable[[], T], stop: Callable[[], None]) -> T:
 
     done = threading.Event()
     thread = threading.Thread(target=run, name="seta_stream exchange", daemon=True)
-    thread.start()
     try:
+        thread.start()
         done.wait()
     except BaseException:
         stop()
         # Python must not end while it is in C++: it would come back to an interpreter that is gone, and abort.
-        thread.join(_GRACE_S)
+        done.wait(_GRACE_S)
         raise
     result, error = outcome
     if error is not None:

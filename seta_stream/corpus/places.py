@@ -57,9 +57,9 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("seta_stream")) / "index"
 
 
-def cache_url(url: str) -> str:
-    """Return where a shard's index lies in the user's cache folder."""
-    return str(cache_folder() / (_hash(url) + SUFFIX))
+def cache_url(url: str, folder: str | None = None) -> str:
+    """Return where a shard's index lies in the user's cache folder, which is looked up where it is not given."""
+    return f"{folder or cache_folder()}/{_hash(url)}{SUFFIX}"
 
 
 def beside(url: str) -> str:
@@ -127,6 +127,7 @@ class Homes:
         self.shards = tuple(urls)
         self._names = index_names(urls)
         self._folders = {"index": index, "state": None if state is None else join(state, "index")}
+        self._cache = str(cache_folder())
         self._options: dict[Home, Options | None] = {
             "index": storage_options,
             "beside": storage_options,
@@ -159,7 +160,7 @@ class Homes:
 
     def _url(self, shard: int, home: Home) -> str:
         if home == "cache":
-            return cache_url(self.shards[shard])
+            return cache_url(self.shards[shard], self._cache)
         if home == "beside":
             return beside(self.shards[shard])
         folder = self._folders[home]

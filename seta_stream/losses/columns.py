@@ -13,10 +13,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.errors import PolicyError
+from seta_stream.errors import LossError, PolicyError
 
 LOSS: Final = "loss"
 AGE: Final = "age"
+MAX_AGE: Final = 255
+"""Ages saturate here; samples never seen have it too."""
 OF_CALL: Final = "@call"
 """Follows a column's name in what travels between processes, where it stands for what `of_call` made."""
 DTYPES: Final = ("float32", "uint8", "uint16", "int32")
@@ -83,6 +85,29 @@ class Column:
 def latest(old: Values, new: NDArray[Any]) -> NDArray[Any]:  # noqa: ARG001  (the shape of an update)
     """Return what was recorded: the update of a column that remembers the last value."""
     return new
+
+
+def check_fits(column: Column, values: NDArray[Any]) -> None:
+    """Refuse what an integer column cannot hold.
+
+    Args:
+        column: of whole numbers, or of others, which hold everything.
+        values: what its update gave.
+
+    Raises:
+        LossError: naming what was recorded.
+    """
+    dtype = np.dtype(column.dtype)
+    if dtype.kind == "f" or not values.size:
+        return
+    limits = np.iinfo(dtype)
+    if values.dtype.kind not in "biu" or values.min() < limits.min or values.max() > limits.max:
+        raise LossError(
+            f"Cannot record {column.source}=: column {column.name} holds whole numbers from {limits.min} to "
+            f"{limits.max}, and {values.dtype} values up to {values.max()} came. Pass integers in that range.",
+            expected=(limits.min, limits.max),
+            found=str(values.dtype),
+        )
 
 
 def recorded_names(columns: Sequence[Column]) -> tuple[str, ...]:

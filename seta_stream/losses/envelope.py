@@ -5,6 +5,7 @@ Takes a header and bytes; gives a file, and back. Pure. docs/formats/state.md te
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from dataclasses import dataclass
@@ -35,19 +36,20 @@ class FileKind:
     error: type[StateError]
 
 
-def pack_file(kind: FileKind, header: dict[str, Any], body: bytes = b"", *, version: int | None = None) -> bytes:
+def pack_file(kind: FileKind, header: dict[str, Any], *body: bytes | memoryview, version: int | None = None) -> bytes:
     """Return the file's bytes: prefix, msgpack header, body, CRC32 over all before it.
 
     Args:
         kind: of the file.
         header: plain values.
-        body: columns.
+        body: columns, one after another.
         version: the oldest that can say this; the newest unless given.
     """
     packed = msgpack.packb(header)
-    data = _PREFIX.pack(kind.magic, version or kind.version, 0, len(packed)) + packed + body
-    whole: bytes = data + _CRC.pack(zlib.crc32(data))
-    return whole
+    head = _PREFIX.pack(kind.magic, version or kind.version, 0, len(packed)) + packed
+    crc = functools.reduce(lambda before, part: zlib.crc32(part, before), (head, *body), 0)
+    # Joined once: a body may take a good part of the memory there is.
+    return b"".join((head, *body, _CRC.pack(crc)))
 
 
 def stored_crc(data: bytes) -> int:

@@ -55,15 +55,15 @@ def pack_pending(
         columns: what else is remembered: one array [n] per name.
         calls: as in PendingLosses.
     """
-    id_column, loss_column = np.asarray(ids, "<i8"), np.asarray(losses, "<f4")
+    id_column, loss_column = np.ascontiguousarray(ids, "<i8"), np.ascontiguousarray(losses, "<f4")
     header: dict[str, Any] = {"losses": len(id_column), "parent": parent}
-    body = id_column.tobytes() + loss_column.tobytes()
+    body = [column.view(np.uint8).data for column in (id_column, loss_column)]
     if not columns and not calls:
-        return pack_file(PENDING, header, body, version=_PLAIN_VERSION)
+        return pack_file(PENDING, header, *body, version=_PLAIN_VERSION)
     header["columns"], rest = pack_columns(columns)
     if not calls:
-        return pack_file(PENDING, header, body + rest, version=_COLUMNS_VERSION)
-    return pack_file(PENDING, header | {"calls": len(calls)}, body + rest + calls)
+        return pack_file(PENDING, header, *body, rest, version=_COLUMNS_VERSION)
+    return pack_file(PENDING, header | {"calls": len(calls)}, *body, rest, calls)
 
 
 def unpack_pending(data: bytes, *, name: str) -> PendingLosses:
@@ -74,15 +74,23 @@ def unpack_pending(data: bytes, *, name: str) -> PendingLosses:
     """
     header, body = unpack_file(PENDING, data, name=name)
     count = header.get("losses")
-    if not isinstance(count, int) or count < 0 or len(body) < 12 * count:
+    if type(count) is not int or count < 0 or len(body) < 12 * count:
         raise StateError(
             f"Cannot use the pending losses {name}: {count} losses do not take {len(body)} bytes. Use an older "
             "checkpoint.",
             expected=count,
             found=len(body),
         )
+    calls = header.get("calls", 0)
+    if type(calls) is not int or not 0 <= calls <= len(body) - 12 * count:
+        raise StateError(
+            f"Cannot use the pending losses {name}: {calls!r} bytes of calls do not fit into {len(body)}. Use an older "
+            "checkpoint.",
+            expected=calls,
+            found=len(body),
+        )
     try:
-        stop = len(body) - header.get("calls", 0)
+        stop = len(body) - calls
         columns = unpack_columns(header.get("columns", []), body[12 * count : stop], count)
     except (TypeError, ValueError) as error:
         raise StateError(f"Cannot use the pending losses {name}: {error}. Use an older checkpoint.") from error

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import SidecarError
-from seta_stream.losses.columns import pack_columns, unpack_columns
+from seta_stream.losses.columns import MAX_AGE, pack_columns, unpack_columns
 from seta_stream.losses.envelope import FileKind, pack_file, unpack_file
 from seta_stream.losses.histogram import bin_values, codes, round_losses
-from seta_stream.losses.table import MAX_AGE
 
 SIDECAR: Final = FileKind(b"SETALOSS", 2, "sidecar", SidecarError)
 

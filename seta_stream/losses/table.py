@@ -13,12 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seta_stream.errors import LossError
-from seta_stream.losses.columns import AGE, LOSS, Column, recorded_names
+from seta_stream.losses.columns import AGE, LOSS, MAX_AGE, Column, check_fits, recorded_names
 from seta_stream.losses.histogram import Histogram, round_losses
 from seta_stream.losses.recording import Recorded, check_ids, check_recorded, shape_of
-
-MAX_AGE: Final = 255
-"""Ages saturate here; samples never seen have it too."""
 
 
 class LossTable:
@@ -101,7 +98,7 @@ class LossTable:
         told = [column for column in self._columns if column.source in new]
         updated = [np.asarray(column.update(old, column.given(new))) for column in told]
         for column, values in zip(told, updated, strict=True):
-            _check_fits(column, values)  # before any column changes
+            check_fits(column, values)  # before any column changes
         for column, values in zip(told, updated, strict=True):
             self.columns[column.name][ids] = values
 
@@ -204,18 +201,3 @@ class LossTable:
     def histogram(self) -> Histogram:
         """Return the histogram of all losses; samples never seen are its unseen ones."""
         return Histogram.of(self.values)
-
-
-def _check_fits(column: Column, values: NDArray[Any]) -> None:
-    """Refuse what an integer column cannot hold."""
-    dtype = np.dtype(column.dtype)
-    if dtype.kind == "f" or not values.size:
-        return
-    limits = np.iinfo(dtype)
-    if values.dtype.kind not in "biu" or values.min() < limits.min or values.max() > limits.max:
-        raise LossError(
-            f"Cannot record {column.source}=: column {column.name} holds whole numbers from {limits.min} to "
-            f"{limits.max}, and {values.dtype} values up to {values.max()} came. Pass integers in that range.",
-            expected=(limits.min, limits.max),
-            found=str(values.dtype),
-        )

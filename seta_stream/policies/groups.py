@@ -127,20 +127,23 @@ class GroupHistograms(Mapping[str, Histogram]):
 
     @classmethod
     def of(cls, scores: NDArray[np.float32], labels: Labels) -> GroupHistograms:
-        """Return the histograms of scores [total], NaN being unseen."""
+        """Return the histograms of scores [total], NaN being unseen; groups by name, as those of several processes."""
         groups = len(labels.names)
+        order = sorted(range(groups), key=labels.names.__getitem__)
+        place = np.empty(groups, labels.codes.dtype)
+        place[order] = np.arange(groups)
         parts = []
         unseen = np.zeros(groups, np.int64)
         ranges = np.full((groups, 2), np.nan, np.float32)
         for start in range(0, len(scores), _CHUNK):
-            part, group = scores[start : start + _CHUNK], labels.codes[start : start + _CHUNK]
+            part, group = scores[start : start + _CHUNK], place[labels.codes[start : start + _CHUNK]]
             bins = codes(part)
             seen = (bins >= FIRST_FINITE) & (bins < STOP_FINITE)
             unseen += np.bincount(group[~seen], minlength=groups)
             np.fmin.at(ranges[:, 0], group[seen], part[seen])
             np.fmax.at(ranges[:, 1], group[seen], part[seen])
             parts.append(np.unique((group[seen].astype(np.int64) << _BIN_BITS) + bins[seen], return_counts=True))
-        return cls(labels.names, *_merged(parts), unseen, ranges)
+        return cls(tuple(labels.names[each] for each in order), *_merged(parts), unseen, ranges)
 
     def __add__(self, other: GroupHistograms) -> GroupHistograms:
         names = tuple(sorted({*self.names, *other.names}))

@@ -241,8 +241,10 @@ def _blocks(
         stop = max(shard + 1, int(np.searchsorted(first_id, first_id[shard] + _CHUNK, side="right")) - 1)
         words = None
         if source is not None:
-            parts = [source.words(one, int(first_id[one + 1] - first_id[one])) for one in range(shard, stop)]
-            words = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            counts = np.diff(first_id[shard : stop + 1]).tolist()
+            # Shards of other processes are empty here, and may be 100,000.
+            parts = [source.words(one, count) for one, count in enumerate(counts, shard) if count]
+            words = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint32), *parts])
         yield int(first_id[shard]), int(first_id[stop]), words
         shard = stop
 

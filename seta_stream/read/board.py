@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import UnsupportedError
-from seta_stream.plan.epoch import Geometry, Selection
+from seta_stream.plan.epoch import EpochPlan, Geometry, Selection
 from seta_stream.plan.weights import LineWeights
 from seta_stream.read.stages import Course
 
@@ -161,6 +161,11 @@ class Board:
     def selection(self) -> Selection:
         """Return a copy of the selection, which later epochs do not change."""
         return Selection(self._bits.copy(), self._counts.copy(), self._first_id)
+
+    def plan(self, rank: int, world: int) -> EpochPlan:
+        """Return the plan of the epoch, for what one of `world` ranks reads; later epochs do not change it."""
+        whole = EpochPlan(Selection(self._bits, self._counts, self._first_id), self.geometry, self.epoch)
+        return whole.copy_for(rank, world)
 
     @property
     def selected(self) -> int:

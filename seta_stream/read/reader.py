@@ -94,8 +94,8 @@ class Reader:
         return Share(self.rank, self.world, worker, workers, origin, begin)
 
     def plan(self) -> EpochPlan:
-        """Return the plan of the epoch on the board."""
-        return EpochPlan(self.board.selection(), self.board.geometry, self.board.epoch)
+        """Return the plan of the epoch on the board, for this rank."""
+        return self.board.plan(self.rank, self.world)
 
     def lists(self, plan: EpochPlan, share: Share, *, threads: int) -> Iterator[list[Sample]]:
         """Yield a share of the plan's samples in order, in lists of a few.

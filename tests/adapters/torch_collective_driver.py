@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -41,7 +43,7 @@ def forget_gloo() -> None:
 
 
 def forget_store() -> None:
-    """Be a torch before 2.9, whose groups do not give their store away."""
+    """Be an older torch, whose groups do not give their store away."""
     del dist.ProcessGroup.get_group_store  # type: ignore[attr-defined]
 
 
@@ -75,7 +77,7 @@ def pairs() -> Seen:
     rows = [make_group([first, first + 1]) for first in range(0, world, 2)]
     columns = [make_group([first, first + 2]) for first in range(2)]
     row, column = rows[rank // 2], columns[rank % 2]
-    make_group([0])
+    alone = make_group([0])
     told = {"rows": checked(row), "columns": checked(column)}
     both = [TorchCollective(row, timeout_s=20), TorchCollective(column, timeout_s=20)]
     # Two at once, used in turns: each keeps to its own processes.
@@ -86,6 +88,9 @@ def pairs() -> Seen:
         turned = TorchCollective(reverse, timeout_s=20)
         order = [turned.rank, [int(part) for part in turned.gather(b"%d" % rank)]]
     outside = refusal(lambda: TorchCollective(rows[0]))
+    # A torch that does not give stores away needs members that are in equally many groups.
+    for uneven in (alone, reverse):
+        dist.destroy_process_group(uneven)
     forget_store()
     told["registered rows"] = checked(row)
     return {"told": told, "members": members, "order": order, "outside": outside}
@@ -147,13 +152,29 @@ def interrupted() -> Seen:
     if dist.get_rank():
         return {"stay": True}
     begun = time.monotonic()
-    sys.stdout.write("waiting\n")
-    sys.stdout.flush()
+    threading.Thread(target=say_when_it_waits, daemon=True).start()
     try:
         collective.gather(b"")
     except KeyboardInterrupt:
         return {"seconds": time.monotonic() - begun, "later": refusal(lambda: collective.gather(b""))}
     return {}
+
+
+def say_when_it_waits() -> None:
+    """Write a line once the main thread waits for an exchange."""
+    pause = threading.Event()
+    while not is_exchanging():
+        pause.wait(0.01)
+    sys.stdout.write("waiting\n")
+    sys.stdout.flush()
+
+
+def is_exchanging() -> bool:
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    names = [step.f_code.co_name for step, _ in traceback.walk_stack(frame)]
+    return (
+        "gather" in names and names[0] == "wait" and any(one.name.startswith("seta") for one in threading.enumerate())
+    )
 
 
 class Holder(IterableDataset[int]):
@@ -209,7 +230,7 @@ def all_destroyed() -> Seen:
     dist.destroy_process_group(transport._group)
     again = TorchCollective(timeout_s=20)
     dist.destroy_process_group()
-    lost = refusal(lambda: again.gather(b""))
+    lost = refusal(lambda: again.broadcast(b"x"))
     told = [part.decode() for part in own.gather(b"%d" % own.rank)]
     for collective in (registered, again, own):
         collective.close()
@@ -236,6 +257,9 @@ def main(scenario: str, folder: Path) -> None:
     partial = folder / f"{rank}.partial"
     partial.write_text(json.dumps(seen))
     partial.rename(folder / f"{rank}.json")
+    if dist.is_initialized() and not seen.get("stay"):
+        # A process that ends beside a gloo thread which still lets go of a tensor is aborted: torch asks for this call.
+        dist.destroy_process_group()
     if seen.get("stay"):
         sys.stdout.write("done\n")
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from seta_stream.corpus.costs import (
     Estimate,
     Link,
     Spacing,
+    Team,
     cheaper,
     count_hops,
     hops_per_byte,
@@ -156,3 +157,21 @@ def test_what_it_takes_is_told_in_a_line() -> None:
         "Indexing 150 shards (1.2 TB) on /data. Interrupted, it goes on where it stopped."
     )
     assert Estimate(1, 1, 1, "/data", "file", None).dollars is None
+
+
+def test_who_shares_the_work_is_told() -> None:
+    """The processes, and the machines where they are several; nobody else where one does all."""
+    for team, told in [
+        (Team(), "s3://b/t: 9 reads"),
+        (Team(8, 8, 1), "s3://b/t, shared by 8 processes: 9 reads"),
+        (Team(1024, 8, 128), "s3://b/t, shared by 1,024 processes on 128 machines: 9 reads"),
+    ]:
+        assert told in estimate(Cost("hops", 4096, 9, 9e3, 9, 9), team=team)
+
+
+def test_a_team_divides_what_there_is() -> None:
+    """A machine's part is rounded up, and the cost of all is what their parts make."""
+    assert [Team(6, 2, 3).here(count) for count in (0, 1, 3, 4, 9)] == [0, 1, 1, 2, 3]
+    cost = Cost("hops", 4096, 10, 1e6, 3.0, 5.0)
+    assert cost.of_all(Team(6, 2, 3)) == Cost("hops", 4096, 30, 3e6, 9.0, 5.0)
+    assert cost.of_all(Team()) == cost

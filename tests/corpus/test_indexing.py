@@ -220,6 +220,8 @@ def test_processes_are_used_where_they_pay() -> None:
     assert building._processes(large[:1], None) == 1
     assert building._processes(small, 4) == 4
     assert building._processes(small, 40) == 9
+    # The processes of a run divide the CPUs.
+    assert building._processes(large, None, ranks=len(os.sched_getaffinity(0))) == 1
 
 
 def test_names_of_indexes() -> None:

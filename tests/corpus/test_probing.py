@@ -14,7 +14,7 @@ from servers import WebServer
 from seta_stream.corpus import probing
 from seta_stream.corpus.building import Task
 from seta_stream.corpus.conditions import FIRST_BYTES, Plan, Step
-from seta_stream.corpus.costs import SPAN_BYTES
+from seta_stream.corpus.costs import SPAN_BYTES, Link, Team
 from seta_stream.corpus.probing import foresee
 from seta_stream.store import ObjectInfo, store_for
 
@@ -55,6 +55,26 @@ def test_large_members_are_seen_by_hops(tasks: Callable[..., list[Task]]) -> Non
     assert plan.first == Step("hops", 2048, 1)
     assert 0.004 < plan.link.first_byte_s < 0.5
     assert (plan.way, plan.processes) == ("hops", 1)
+
+
+def test_a_team_divides_the_work(tasks: Callable[..., list[Task]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests and bytes are those of all, the time that of a machine's part; each rank has its part of the CPUs."""
+    monkeypatch.setattr(probing, "cpus", lambda: 8)
+    monkeypatch.setattr(probing, "PROCESS_PAYS_S", 1e-9)
+    link = Link(0.02, 1e6, 1e6)
+    monkeypatch.setattr(probing, "Link", lambda *_, **__: link)
+    made = tasks(*[LARGE] * 8)
+    alone, told = foresee(made, 8, way="whole")
+    shared, told_to_all = foresee(made, 8, way="whole", team=Team(world=4, ranks=2, machines=2))
+    assert told is not None
+    assert told_to_all is not None
+    assert told.cost is not None
+    assert told_to_all.cost is not None
+    assert (alone.processes, alone.ranks, shared.processes, shared.ranks) == (8, 1, 2, 2)
+    assert told_to_all.cost.fetched == told.cost.fetched == 8 * len(LARGE)
+    assert told_to_all.cost.requests == told.cost.requests
+    assert told_to_all.cost.seconds == pytest.approx(told.cost.seconds / 2)
+    assert "shared by 4 processes on 2 machines: read whole" in str(told_to_all)
 
 
 def test_small_members_are_read_whole(tasks: Callable[..., list[Task]]) -> None:
@@ -121,6 +141,7 @@ def test_local_shards_are_worth_a_word_where_they_are_many_bytes() -> None:
     few = [Task(0, "/data/a.tar", ObjectInfo(1 << 30, ""), "", None, must_write=False)]
     many = [Task(0, "/data/a.tar", ObjectInfo(1 << 36, ""), "", None, must_write=False)]
     assert foresee(few, 1) == (Plan(), None)
+    assert foresee(few, 1, team=Team(8, 4, 2)) == (Plan(ranks=4), None)
     assert str(foresee(many, 1)[1]) == "Indexing 1 shard (68.7 GB) on /data. Interrupted, it goes on where it stopped."
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pytest
 from corpus_tars import SAMPLES, index_of, sample_shard, unended
 from servers import AzureAccount, FaultProxy, S3Endpoint, WebServer
 
+from seta_stream.corpus import building
 from seta_stream.corpus.building import Task, build
-from seta_stream.corpus.conditions import Plan
+from seta_stream.corpus.conditions import Conditions, Plan
 from seta_stream.corpus.indexing import Corpus, assemble, open_corpus
 from seta_stream.corpus.places import cache_url
 from seta_stream.corpus.scanning import scan_quietly
@@ -129,6 +131,64 @@ def test_processes_share_a_bucket(s3_server: S3Endpoint, fill: Callable[..., str
     s3_server.put(urls[5], b"no tar" * 400)
     with pytest.raises(TarError, match=r"train-0005\.tar: the block at byte 0"):
         list(build(tasks_of([urls[3], urls[5]], s3_server.options, tmp_path), plan=Plan(processes=2)))
+
+
+class _Endless:
+    """A shard of which hours are left."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+
+    def cancel(self) -> None:
+        self.is_over.set()
+
+
+def test_a_build_that_is_no_longer_wanted_stops(
+    s3_server: S3Endpoint, fill: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the shards under way take long: their requests are given up, and no thread is left."""
+    monkeypatch.setattr(building, "_LOOKS_EVERY_S", 0.01)
+    folder, plain = fill(3), building.scan_quietly
+    begun = threading.Semaphore(0)
+
+    def scan(url: str, *more: Any, conditions: Conditions, **named: Any) -> Any:
+        if url.endswith("0000.tar"):
+            return plain(url, *more, conditions=conditions, **named)
+        endless = _Endless()
+        with conditions.live(endless):
+            begun.release()
+            assert endless.is_over.wait(30)
+        raise CancelledError
+
+    monkeypatch.setattr(building, "scan_quietly", scan)
+    urls = [f"{folder}/train-{number:04d}.tar" for number in range(3)]
+    halt = threading.Event()
+    results = build(tasks_of(urls, s3_server.options, tmp_path), halt=halt)
+    assert next(results).task.shard == 0
+    assert begun.acquire(timeout=30)
+    assert begun.acquire(timeout=30)
+    halt.set()
+    assert list(results) == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("seta-index")] == []
+
+
+def test_batches_are_short_where_a_build_may_be_given_up(
+    s3_server: S3Endpoint, fill: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process of its own has done is known when its whole batch is; the indexes are the same."""
+    lengths: list[int] = []
+    monkeypatch.setattr(building, "_BATCH", 6)
+    monkeypatch.setattr(building, "HOPS_AT_ONCE", 4)
+    plain = building._build_batch
+    monkeypatch.setattr(
+        "joblib.delayed", lambda _: lambda batch, plan: (lengths.append(len(batch)), (plain, (batch, plan), {}))[1]
+    )
+    urls = [f"{fill(6)}/train-{number:04d}.tar" for number in range(6)]
+    tasks = tasks_of(urls, s3_server.options, tmp_path)
+    for halt, expected in [(None, [3, 3]), (threading.Event(), [2, 2, 1, 1])]:
+        lengths.clear()
+        built = list(build(tasks, plan=Plan(processes=2), halt=halt))
+        assert (sorted(one.task.shard for one in built), lengths) == (list(range(6)), expected)
 
 
 def test_ranks_build_their_parts(s3_server: S3Endpoint, fill: Callable[..., str], cache: Path) -> None:

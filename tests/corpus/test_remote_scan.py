@@ -227,6 +227,9 @@ def test_places_for_whole_shards_are_shared() -> None:
             assert conditions.spans == SPANS_AT_ONCE // 2
     assert Conditions(Plan(processes=8)).spans == SPANS_AT_ONCE // 8
     assert Conditions(Plan(processes=8)).engine.concurrency.most == HOPS_AT_ONCE // 8
+    # The processes of a run on this machine share them too, each with processes of its own.
+    shared = Conditions(Plan(processes=2, ranks=4))
+    assert (shared.spans, shared.engine.concurrency.most) == (SPANS_AT_ONCE // 8, HOPS_AT_ONCE // 8)
 
 
 def test_the_link_is_measured_while_scanning(monkeypatch: pytest.MonkeyPatch) -> None:

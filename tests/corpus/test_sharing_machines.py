@@ -308,6 +308,8 @@ def test_copies_with_times_of_their_own_are_scanned_by_each_machine(tmp_path: Pa
         assert [one["keys"] for one in found] == [KEYS[:5]] * 3
         assert [one["versions"] for one in found] == [["mtime:7"] * 5, ["mtime:7"] * 5, ["mtime:8"] * 5]
         assert len({one["table"] for one in found}) == 1
+    if state:
+        return
     # A machine that has lost its indexes makes them again; the other does not.
     shutil.rmtree(disks.homes[1] / "cache")
     assert [one["scanned"] for one in disks.open(folder)] == [[], [], NAMES]

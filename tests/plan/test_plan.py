@@ -240,3 +240,41 @@ def test_selection_of_large_masks() -> None:
 PINNED_SHARDS = [2, 1, 0, 4, 5, 3]
 PINNED_GROUPS = [6, 4, 5, 1, 2, 0, 9, 3, 8, 11, 7, 10]
 PINNED_STEPS = [[9, 12, 7], [2, 4, 5], [11, 10, 8], [1, 3, 0]]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+@pytest.mark.parametrize("order", ["corpus", "shards", "blocks"])
+def test_a_copy_for_a_rank_reads_what_the_plan_has_for_it(
+    world: int, order: Literal["corpus", "shards", "blocks"]
+) -> None:
+    """The copy for one rank gives its steps, and neighbours in its lanes, with the masks of few other shards."""
+    plan = plan_of([7, 0, 31, 1, 90, 12, 5, 40, 66, 3] * 3, keep=0.6, rows=world, order=order)
+    held = []
+    for rank in range(world):
+        copy = plan.copy_for(rank, world)
+        assert read(copy, Share(rank, world)) == read(plan, Share(rank, world))
+        element = rank * plan.geometry.batch
+        assert list(copy.neighbours(1, element)) == list(plan.neighbours(1, element))
+        assert copy.selection.bits.base is None
+        held.append(len(copy.selection.bits))
+    assert len(plan.selection.bits) <= sum(held) <= len(plan.selection.bits) + 2 * 30 + world * 12
+
+
+def test_a_copy_does_not_change_with_the_plan() -> None:
+    """What is written to the arrays that a plan was made of later is not seen by its copies."""
+    plan = plan_of([50] * 8, keep=0.6, rows=2)
+    copies = [plan.copy_for(rank, world) for rank, world in ((0, 1), (0, 2), (1, 2))]
+    before = [read(copy, Share()) if copy.selection.places is None else None for copy in copies]
+    steps = [read(copies[1], Share(0, 2)), read(copies[2], Share(1, 2))]
+    plan.selection.bits[:] = 255
+    plan.selection.counts[:] = 50
+    assert read(copies[0], Share()) == before[0]
+    assert [read(copies[1], Share(0, 2)), read(copies[2], Share(1, 2))] == steps
+
+
+def test_a_copy_refuses_shards_of_other_ranks() -> None:
+    """A rank's copy does not tell the masks of shards that it does not read."""
+    copy = plan_of([50] * 8, rows=2).copy_for(0, 2)
+    other = int(copy.order[-1])
+    with pytest.raises(PlanError, match=f"samples of shard {other} are selected: .* what its own rank reads"):
+        copy.selection.positions(other)
