@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from seta_stream.adapters.epochs import EpochLoader
 from seta_stream.adapters.torch import SetaDataset
+from seta_stream.collective import agree
 from seta_stream.errors import ArgumentError, CheckpointError
 
 STATE_FILE: Final = "seta_stream.json"
@@ -195,6 +196,8 @@ class SetaTrainer(Trainer):
     def save_position(self, folder: Path, *, is_writing: bool) -> None:
         """Write the position into a checkpoint folder; called in every process, where one writes."""
         state = self.seta.state_dict()
+        # Once all have kept their losses the checkpoint may name them.
+        agree(self.seta.stream.session.memory.collective, "state_dict()")
         if is_writing:
             draft = folder / f".{STATE_FILE}"
             draft.write_text(json.dumps({"dataset": state, "planned_steps": self._planned}))

@@ -13,6 +13,7 @@ import torch
 
 from seta_stream.adapters.epochs import EpochLoader, check_loader_options
 from seta_stream.adapters.torch import SetaDataset
+from seta_stream.collective import agree
 from seta_stream.errors import ArgumentError
 from seta_stream.options import StreamOptions
 from seta_stream.policies import Full, as_policy
@@ -123,9 +124,13 @@ class SetaDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the run, for Lightning's checkpoint; nothing when the run has ended, and is committed.
 
-        Lightning calls it in every process and saves the first one's.
+        Lightning calls it in every process and saves the first one's, once all have kept their losses.
         """
-        return self.dataset.state_dict() if self._is_open else {}
+        if not self._is_open:
+            return {}
+        state = self.dataset.state_dict()
+        agree(self.dataset.stream.session.memory.collective, "state_dict()")
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was made, in every process."""

@@ -203,6 +203,8 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         held = self.stream.session.weights
         if held is None:
             return (ids >= 0).to(loss.dtype).to(loss.device, non_blocking=True)
+        if ids.device.type == "cpu":  # torch looks up a few ids in several threads, ten times as slowly as numpy
+            return torch.from_numpy(held.of(ids.numpy())).to(loss.dtype).to(loss.device, non_blocking=True)
         if self._weights is None or not self._weights.is_of(held, ids.device):
             self._weights = DeviceWeights(held, ids.device)
         return self._weights.of(ids).to(loss.dtype).to(loss.device, non_blocking=True)
