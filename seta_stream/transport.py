@@ -155,12 +155,17 @@ class Exchanges:
 
 def unanswered(what: str, timeout_s: float, cause: Exception) -> PeerError:
     """Return the error for an exchange that another process did not finish."""
-    lines = str(cause).strip().splitlines()
     return PeerError(
         f"{what[0].upper()}{what[1:]} failed: another process left, or did not come within {timeout_s:g} s. Look for "
         f"the first error among the logs of the other processes, then start all of them again, from the last "
-        f"checkpoint. ({lines[0] if lines else type(cause).__name__})"
+        f"checkpoint. ({first_line(cause)})"
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def checked_timeout(timeout_s: float) -> float:

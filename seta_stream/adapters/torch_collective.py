@@ -6,8 +6,11 @@ collective is; an exchange runs in a thread of its own, so that Ctrl-C ends the 
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -17,7 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from seta_stream.errors import ArgumentError, PeerError
-from seta_stream.transport import Exchanges, checked_timeout
+from seta_stream.transport import Exchanges, checked_timeout, first_line
 
 T = TypeVar("T")
 
@@ -31,9 +34,9 @@ _STOP_TAG: Final = 1
 
 _GRACE_S: Final = 10.0
 
-_KEPT: Final[set[Any]] = set()
-"""Groups that were made here and not closed: a fork's copy must never run their destructor, which joins threads that
-a fork does not have. `close` in the process that made them takes them out."""
+_KEPT: Final[set[GlooTransport]] = set()
+"""What was made here and not closed. A fork's copy must never run a group's destructor, which joins threads that a fork
+does not have; and Python must not end beside them: one that lets go of a tensor then would abort the process."""
 
 
 class TorchCollective:
@@ -108,11 +111,11 @@ class GlooTransport:
     """
 
     def __init__(self, store: Any, rank: int, world: int, timeout_s: float) -> None:
-        self.rank = rank
-        self.world = world
+        self.rank, self.world = rank, world
+        self.process = os.getpid()
         # Source: torchft's process_group.py builds gloo groups over a PrefixStore in this way.
         self._group: Any = dist.ProcessGroupGloo(store, rank, world, timedelta(seconds=timeout_s))
-        _KEPT.add(self._group)
+        _KEPT.add(self)
 
     def all_gather(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return every process's row."""
@@ -143,7 +146,7 @@ class GlooTransport:
 
     def abandon(self) -> None:
         """Drop the group: with the last reference its sockets close, and who waits for this process is told."""
-        _KEPT.discard(self._group)
+        _KEPT.discard(self)
         self._group = None
 
     def _stop(self) -> None:
@@ -163,8 +166,7 @@ class GroupTransport:
     """
 
     def __init__(self, group: dist.ProcessGroup | None, device: torch.device, *, is_own: bool) -> None:
-        self.rank = dist.get_rank(group)
-        self.world = dist.get_world_size(group)
+        self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
         self._group = group
         self._device = device
         self._is_own = is_own
@@ -215,10 +217,8 @@ class GroupTransport:
         """Destroy the group, if it is this one's own and is still there."""
         group, self._group = self._group, None
         if self._is_own and group is not None and dist.is_initialized():
-            try:
+            with suppress(ValueError):  # gone already: a script that ends may destroy all groups by one call
                 dist.destroy_process_group(group)
-            except ValueError:  # gone already: a script that ends may destroy all groups by one call
-                return
 
     def _stop(self) -> None:
         def ask(other: int) -> Any:
@@ -234,12 +234,10 @@ def _met(group: dist.ProcessGroup | None, rank: int, world: int, timeout_s: floa
     try:
         return _in_thread(lambda: _transport(group, rank, world, timeout_s, device), lambda: None)
     except _FAILURES as error:
-        lines = str(error).strip().splitlines()
         raise PeerError(
             f"Process {rank} of {world} could not meet the others of its group within {timeout_s:g} s: one left, or "
             f"never came. Every process of the group must construct TorchCollective (or SetaDataset, which does) at "
-            f"the same place in its code. Look for the first error among the logs of the others. "
-            f"({lines[0] if lines else type(error).__name__})"
+            f"the same place in its code. Look for the first error among the logs of the others. ({first_line(error)})"
         ) from error
 
 
@@ -343,3 +341,9 @@ def _in_thread(work: Callable[[], T], stop: Callable[[], None]) -> T:
         raise error
     value: T = result
     return value
+
+
+@atexit.register
+def _close_kept() -> None:
+    for transport in [one for one in _KEPT if one.process == os.getpid()]:
+        transport.abandon()

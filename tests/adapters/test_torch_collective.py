@@ -198,6 +198,24 @@ def test_it_outlives_the_groups_of_the_script(quiet: list[Any]) -> None:
         assert seen["all_destroyed"]["lost"][0] == "PeerError"
 
 
+UNCLOSED = """
+import atexit, sys
+atexit.register(lambda: print(len(adapter._KEPT)))  # after what the adapter registers, for it is registered before
+import torch.distributed as dist
+from seta_stream.adapters import torch_collective as adapter
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+collective = adapter.TorchCollective()
+print(collective.broadcast(b"told").decode(), len(adapter._KEPT), flush=True)
+"""
+
+
+def test_what_is_left_open_is_closed_at_the_end() -> None:
+    """A script that forgets `close` ends without threads of the collective beside it."""
+    command = [sys.executable, "-c", UNCLOSED]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "told 1\n0\n"), done.stderr
+
+
 def test_it_needs_torch_distributed() -> None:
     """Without an initialised torch.distributed the error names the call."""
     with pytest.raises(ArgumentError, match=r"call torch\.distributed\.init_process_group\(\) first"):
