@@ -6,7 +6,7 @@ epoch, to route losses to their owners, to sum histograms, to broadcast the rule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgpack
@@ -118,7 +118,7 @@ def agree(collective: Collective, what: str) -> None:
     """
     if collective.world == 1:
         return
-    told = [part.decode() for part in collective.gather(what.encode())]
+    told = [_named(part) for part in collective.gather(what.encode())]
     other = next((rank for rank, one in enumerate(told) if one != told[0]), None)
     if other is not None:
         raise PeerError(
@@ -127,6 +127,41 @@ def agree(collective: Collective, what: str) -> None:
             expected=told[0],
             found=told[other],
         )
+
+
+def agree_on(collective: Collective, options: Mapping[str, object]) -> None:
+    """See that every process was given the same options, before anything is built from them.
+
+    Args:
+        collective: of the run.
+        options: by name; their repr is compared.
+
+    Raises:
+        PeerError: naming the first option that differs, and both values.
+    """
+    if collective.world == 1:
+        return
+    packed = msgpack.packb({name: repr(value) for name, value in options.items()})
+    told = [msgpack.unpackb(part) for part in collective.gather(packed)]
+    for rank, other in enumerate(told):
+        for name, value in told[0].items():
+            if other.get(name) != value:
+                raise PeerError(
+                    f"The processes of this run were given different options: {name} is {_short(value)} on process 0 "
+                    f"and {_short(str(other.get(name)))} on process {rank}. Give all the same: the plan deals out who "
+                    "reads what.",
+                    expected=value,
+                    found=other.get(name),
+                )
+
+
+def _named(part: bytes) -> str:
+    text = part.decode("utf-8", "replace")
+    return text if text and text.isprintable() else "another exchange"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:120]} … {text[-60:]}"
 
 
 def _tried(work: Callable[[], bytes], send: Callable[[bytes], Any]) -> Any:

@@ -102,7 +102,8 @@ class Memory:
             self.outbox = Outbox(table.total, self._columns, takes_means=self.takes_means)
         self._newest: str | None = None  # name of the lineage's newest generation
         self._age_epoch = -1  # ages in the table are as of the end of this epoch
-        self._begun = 0
+        self.begun = 0
+        """Epochs and iterations that began in this run, by which the names of pending losses differ."""
         self.generations: Generations | None = None
         if state is not None:
             first_own = self.owners.ids_of(self.collective.rank).start
@@ -146,7 +147,7 @@ class Memory:
         first_own = self.owners.ids_of(self.collective.rank).start
         parts = self.collective.route(self.outbox.parts(self.owners))
         self.outbox.clear()
-        self._begun += 1  # what is written now is another part of the whole: no checkpoint's file may become it
+        self.begun += 1  # what is written now is another part of the whole: no checkpoint's file may become it
 
         def taken() -> bytes:
             for part in parts:
@@ -247,7 +248,7 @@ class Memory:
         """
         if self.generations is None or (self.outbox is None and not self.losses.recorded):
             return None
-        return self._unfinished.write(epoch, step, self._begun, self.losses, self.outbox, _name(self.base))
+        return self._unfinished.write(epoch, step, self.begun, self.losses, self.outbox, _name(self.base))
 
     def close(self) -> None:
         """Give the lock back."""
@@ -283,7 +284,7 @@ class Memory:
         Returns the number of this process's shards whose losses cannot be used.
         """
         unusable = 0
-        self._begun += 1
+        self.begun += 1
         if self.generations is not None:
             is_new = self.losses.recorded or self.recorded
             if is_new or _name(base) != _name(self.base) or epoch <= self._age_epoch:

@@ -19,6 +19,12 @@ DEFAULT_RUN_BYTES: Final = 256 << 10
 
 CHOICES: Final = {"on_error": ("raise", "skip"), "losses": ("exact", "latest"), "unit": ("sample", "run")}
 
+SHARED: Final = (
+    "urls", "index", "policy", "state", "batch_size", "lanes", "seed", "shuffle", "drop_last", "unit", "losses",
+    "run_bytes",
+)  # fmt: skip
+"""What every process of a run must be given alike."""
+
 
 class StreamOptions(TypedDict, total=False):
     """The keyword options of SetaStream but `batch_size`, for adapters that hand them on; see its docstring."""

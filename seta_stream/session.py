@@ -30,6 +30,7 @@ from seta_stream.read.advice import advise_far
 from seta_stream.read.board import Board
 from seta_stream.schedule import Schedule
 from seta_stream.stats import SUMMED, Stats
+from seta_stream.telling import warn_of_losses
 
 
 class Session:
@@ -96,10 +97,23 @@ class Session:
         """The plan of the epoch that is set; epoch 0 is, where none was."""
         if self._failed is not None:
             raise StateError(f"No epoch is set, since set_epoch({self._failed}) failed: set one that can be.")
-        if self.current is None:
-            self.set_epoch(0)
+        if self.current is None and self.memory.collective.world > 1:
+            raise StateError(
+                "No epoch is set, and several processes set one together: call set_epoch on each of them first."
+            )
+        self.begin()
         assert self.current is not None  # noqa: S101  (set_epoch either sets it or raises)
         return self.current
+
+    def begin(self) -> None:
+        """Set epoch 0, where no epoch was set; every process of a run does it at once."""
+        if self.current is None and self._failed is None:
+            self.set_epoch(0)
+
+    def restart(self) -> None:
+        """Begin to iterate the epoch, from its start or anew."""
+        self.delivered = 0
+        self.memory.begun += 1
 
     @property
     def epoch(self) -> int | None:
@@ -179,28 +193,11 @@ class Session:
         stats = replace(mine, wait_s=wait_ns / 1e9, **dict(zip(SUMMED, others, strict=True)))
         consumed = self.schedule.consumed + self._consumed(delivered, stats.samples)
         if self.rank == 0:
-            self._warn_of_losses(stats, delivered)
+            warn_of_losses(stats, delivered, needs_losses=getattr(self._policy, "needs_losses", True))
         facts = stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
         facts["policy"] = describe(self._policy)
         self.memory.commit(epoch, facts)
         return consumed
-
-    def _warn_of_losses(self, stats: Stats, delivered: int) -> None:
-        """Warn of losses that did not come, or cannot be used; all processes' together."""
-        if stats.bad_losses:
-            warnings.warn(
-                f"{stats.bad_losses} losses of epoch {stats.epoch} were NaN or infinite and were not recorded; the "
-                "samples keep their older loss. Under mixed precision, compute the per-sample loss in float32.",
-                SetaStreamWarning,
-                stacklevel=5,
-            )
-        if delivered and not stats.recorded and getattr(self._policy, "needs_losses", True):
-            warnings.warn(
-                f"No losses were recorded in epoch {stats.epoch}, so the policy learns nothing: call record(ids, "
-                "losses) with each batch (update(ids, loss) in the torch adapter).",
-                SetaStreamWarning,
-                stacklevel=5,
-            )
 
     # ---- position
 

@@ -14,15 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.beginning import cache_of, geometry_of, labels_of, session_of, write_corpus
-from seta_stream.collective import Collective
+from seta_stream.collective import Collective, agree_on
 from seta_stream.corpus.listing import options_at
 from seta_stream.corpus.sharing import open_corpus_together
 from seta_stream.errors import ArgumentError
 from seta_stream.machines import place_of
 from seta_stream.memory import Memory
-from seta_stream.options import check_batch, check_choices, check_fields, check_seed, check_world, runs_asked, shares
+from seta_stream.options import (
+    SHARED,
+    check_batch,
+    check_choices,
+    check_fields,
+    check_seed,
+    check_world,
+    runs_asked,
+    shares,
+)
 from seta_stream.plan.epoch import EpochPlan
 from seta_stream.policies import Full, Policy, Rule, as_policy
+from seta_stream.policies.policy import describe
 from seta_stream.read.batches import batched
 from seta_stream.read.board import Board
 from seta_stream.read.decode import Decode, decoder
@@ -102,23 +112,23 @@ class SetaStream:
         self.batch_size = None if batch_size is None else int(batch_size)
         folder = normalise(str(state)) if state is not None else None
         state_options = options_at(folder or "", urls, storage_options, state_options)
-        place = place_of(everyone)
+        told = (urls, index, describe(self.policy), state, batch_size, lanes, seed, shuffle, drop_last, unit, losses)
+        agree_on(everyone, dict(zip(SHARED, (*told, read.run_bytes), strict=True)))
+        at = place_of(everyone)
         corpus = open_corpus_together(
             urls,
             collective=everyone,
-            local_rank=place.local_rank,
-            local_world=place.local_world,
-            machines=place.machines,
+            local_rank=at.local_rank,
+            local_world=at.local_world,
+            machines=at.machines,
             index=index,
             state=folder,
             storage_options=storage_options,
             state_options=state_options,
         )
         table = corpus.table
-        is_free = lanes is None
-        geometry = geometry_of(table, cut, place.groups, seed, shuffle=shuffle, drop_last=drop_last, is_free=is_free)
-        runs = runs_asked(unit, read.run_bytes, table.mean_bytes)
-        labels = labels_of(corpus, self.policy, everyone)
+        geometry = geometry_of(table, cut, at.groups, seed, shuffle=shuffle, drop_last=drop_last, is_free=lanes is None)
+        runs, labels = runs_asked(unit, read.run_bytes, table.mean_bytes), labels_of(corpus, self.policy, everyone)
         memory = Memory(table, self.policy, seed, folder, state_options, losses, labels, runs, everyone)
         try:
             board = Board(table.first_id, most_weights=geometry.most_in_part(table.total, world))
@@ -127,7 +137,7 @@ class SetaStream:
         except BaseException:
             memory.close()
             raise
-        blocks, here = cache_of(cache, corpus, storage_options), place.local_world
+        blocks, here = cache_of(cache, corpus, storage_options), at.local_world
         self.reader = Reader(
             corpus, board, read, decode_value, wanted, on_error, storage_options, blocks, rank, world, here
         )
@@ -159,8 +169,9 @@ class SetaStream:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the epoch's samples: dicts of __key__, __url__, __index__ (the id), __weight__ and the fields."""
         self.session.check_open()
+        self.session.begin()
         plan = self.session.plan
-        self.session.delivered = 0
+        self.session.restart()
         start = self.session.board.start
         share = self.reader.share(origin=start, begin=start)
         lists = self.reader.lists(plan, share, threads=self.reader.reading.decode_threads)

@@ -79,7 +79,7 @@ class Unfinished:
         losses = table.values[ids]
         ids += self._first_own
         self._folder.write(own, ids, losses, columns, parent=parent, calls=calls)
-        if own not in self._written:
+        if own not in self._written and (len(ids) or calls):  # one without losses is small, and old ones need it
             self._written.append(own)
         while len(self._written) > KEPT:
             self._folder.remove(self._written.pop(0))

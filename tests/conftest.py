@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,10 @@ from small_corpora import MakeCorpus, text_members, write_tar
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 from servers import AzureAccount, S3Endpoint, WebServer, azurite, moto, nginx
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so, and processes hand it on: the tests' own would pass over Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that does something else besides makes no example wrong.
 settings.register_profile("seta", deadline=None)

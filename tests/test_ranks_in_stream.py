@@ -170,7 +170,9 @@ def test_less_than_a_global_batch_is_the_same_error_everywhere(tmp_path: Path) -
     assert "Epoch 1 has " in found[0][0]
     assert "fewer than one global batch of 40 (ranks × batch_size): make the batch smaller" in found[0][0]
     assert found[0][1] == 70
-    too_large = ThreadTeam(2).outcomes(lambda c: len(SetaStream(shards, policy=Full(), batch_size=200, collective=c)))
+    too_large = ThreadTeam(2).outcomes(
+        lambda c: SetaStream(shards, policy=Full(), batch_size=200, collective=c).set_epoch(0)
+    )
     assert [type(one) for one in too_large] == [PlanError, PlanError]
     assert str(too_large[0]) == str(too_large[1])
 

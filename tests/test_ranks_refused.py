@@ -13,7 +13,7 @@ import pytest
 from ranks_scenario import Run, corpus, segment
 from thread_collective import ThreadCollective, ThreadTeam
 
-from seta_stream import Reading, SetaStream
+from seta_stream import Reading, SeTa, SetaStream
 from seta_stream.errors import (
     ArgumentError,
     CheckpointError,
@@ -276,3 +276,65 @@ def test_options_that_contradict_the_ranks(options: dict[str, Any], told: str, t
     for error in ThreadTeam(2).outcomes(run.open):
         with pytest.raises(ArgumentError, match=told):
             raise error
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("seed", lambda rank: {"seed": rank}),
+        ("shuffle", lambda rank: {"shuffle": rank == 0}),
+        ("lanes", lambda rank: {"lanes": (2, 2 + rank)}),
+        ("batch_size", lambda rank: {"batch_size": 2 + rank}),
+        ("policy", lambda rank: {"policy": SeTa(num_epochs=4 + rank, target=0.5)}),
+        ("unit", lambda rank: {"unit": ("sample", "run")[rank]}),
+        ("state", lambda rank: {"state": None if rank else "memory://given/state"}),
+        ("urls", lambda rank: {"urls": rank}),
+    ],
+)
+def test_ranks_that_were_given_different_options_are_refused(name, given, make_corpus):
+    """The option is named on every rank, before anything is read or written: the plan deals out who reads what."""
+    shards = make_corpus(2, 20)
+
+    def construct(collective):
+        options = {"batch_size": 2, "policy": SeTa(num_epochs=4, target=0.5), **given(collective.rank)}
+        urls = shards[options.pop("urls") :] if "urls" in options else shards
+        SetaStream(urls, collective=collective, **options)
+
+    for outcome in ThreadTeam(2).outcomes(construct):
+        assert isinstance(outcome, PeerError)
+        assert f"given different options: {name} is " in str(outcome)
+
+
+def test_an_epoch_is_set_by_all_before_one_asks(make_corpus):
+    """Where none is set, what needs one is an error on several ranks: setting it alone would wait for the others."""
+    shards = make_corpus(2, 20)
+
+    def ask(collective):
+        with SetaStream(shards, batch_size=2, collective=collective) as stream:
+            with pytest.raises(StateError, match="several processes set one together: call set_epoch on each"):
+                len(stream)
+            return [sample["__index__"] for sample in stream]  # iterating sets epoch 0, on every rank
+
+    first, second = ThreadTeam(2).run(ask)
+    assert sorted(first + second) == list(range(40))
+
+
+def test_old_checkpoints_stay_where_nothing_was_recorded(make_corpus, tmp_path):
+    """Files without losses do not count among those that are kept, and each pass over an epoch has its own."""
+    shards = make_corpus(2, 20)
+
+    def run(collective):
+        state = str(tmp_path / "state")
+        with SetaStream(shards, batch_size=2, collective=collective, state=state) as stream:
+            stream.set_epoch(0)
+            saved = []
+            for _ in range(2):
+                for number, _sample in enumerate(stream):
+                    if number % 2:
+                        saved.append(stream.state_dict())
+            stream.load_state_dict(saved[0])
+            return [one["pending"] for one in saved]
+
+    names, others = ThreadTeam(2).run(run)
+    assert names == others
+    assert len(set(names)) == len(names) > 16

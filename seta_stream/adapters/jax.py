@@ -113,7 +113,8 @@ class JaxStream:
                 expected=self._rows.shards,
                 found=session.plan.lanes.planned % self._batch_size,
             )
-        session.delivered = 0
+        session.begin()
+        session.restart()
         self._making = Ahead(_batches(self.stream.reader, self._rows, self._batch_size), self._ahead)
         return self._making
 
@@ -156,7 +157,7 @@ class JaxStream:
         session = self.stream.session
         lanes = session.plan.lanes
         if session.position >= lanes.steps:
-            session.delivered = 0  # the epoch is iterated again
+            session.restart()  # the epoch is iterated again
         if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or not hasattr(losses, "shape"):
             raise LossError(
                 f"update() takes numpy integers and an array of losses; got ids that are {_kind(ids)} and losses that "

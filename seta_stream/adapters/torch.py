@@ -54,12 +54,14 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
     ) -> None:
         super().__init__()
         self._collective: TorchCollective | None = None  # made here, and closed here
-        if options.get("collective") is None and options.get("world") is None:
+        self._is_alone = options.get("collective") is None and options.get("world") is None
+        if self._is_alone:
             options["collective"] = self._collective = _collective()
+            self._is_alone = self._collective is None
         self._stream: SetaStream | None = None
         try:
             self._stream = SetaStream(urls, batch_size=batch_size, **options)
-            _ = self._stream.session.plan  # epoch 0, for workers that start before any epoch is set
+            self._stream.session.begin()  # epoch 0, for workers that start before any epoch is set
         except BaseException:
             if self._stream is not None:
                 self._stream.session.close(is_whole=False)
@@ -78,6 +80,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._stream = self._collective = None
+        self._is_alone = False
         self._reader, self._batch_size, self._batches = state["reader"], state["batch_size"], state["batches"]
         self._waiting, self._weights = [], None
 
@@ -111,7 +114,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         if info is None:
             self._flush()
-            self.stream.session.delivered = 0
+            self.stream.session.restart()
             threads = self._reader.reading.decode_threads
             return Places(self._reader, self._batch_size, 0, 1, batches=self._batches, threads=threads)
         end_with_parent()
@@ -123,7 +126,17 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         """Commit the losses recorded so far and select what the epoch reads; call it before iterating the loader."""
         self._flush()
         self._weights = None
+        if self._is_alone and torch.distributed.is_available() and torch.distributed.is_initialized():
+            self._check_still_alone()
         self.stream.set_epoch(epoch)
+
+    def _check_still_alone(self) -> None:
+        if torch.distributed.get_world_size() > 1:
+            raise ArgumentError(
+                f"torch.distributed was initialised, with {torch.distributed.get_world_size()} processes, after this "
+                "dataset was constructed, which reads for one: construct it after init_process_group(), or with "
+                "world=1 where each process should read everything."
+            )
 
     def update(self, ids: torch.Tensor | Sequence[int], loss: torch.Tensor, **recorded: torch.Tensor) -> torch.Tensor:
         """Record a step's losses and return the mean of weight × loss, to call backward() on.
@@ -178,7 +191,7 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
         session = self.stream.session
         lanes = session.plan.lanes
         if session.position >= lanes.steps:
-            session.delivered = 0  # the epoch is iterated again
+            session.restart()  # the epoch is iterated again
         if not isinstance(loss, torch.Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
             raise LossError(
                 f"update() takes integer ids and a tensor of losses; got ids of {ids.dtype} and {type(loss).__name__}: "

@@ -246,6 +246,14 @@ def test_processes_that_do_not_know_each_other_are_refused(shards: list[str], mo
         SetaDataset(shards, batch_size=2)
     assert len(SetaDataset(shards, batch_size=5, world=1)) == 205
     monkeypatch.setenv("WORLD_SIZE", "1")
+    early, alone = SetaDataset(shards, batch_size=5), SetaDataset(shards, batch_size=5, world=1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ArgumentError, match="initialised, with 2 processes, after this dataset was constructed"):
+        early.set_epoch(1)
+    alone.set_epoch(1)
+    monkeypatch.undo()
+    monkeypatch.setenv("WORLD_SIZE", "1")
     assert len(SetaDataset(shards, batch_size=5)) == 205
 
 

@@ -106,7 +106,11 @@ def test_runs_are_whole_but_where_groups_part_them(name):
     mask, weight = apply(policy, decision.rule, values, FIRST_ID, seed=SEED, epoch=EPOCH, runs=runs)
     position = np.arange(TOTAL) - np.repeat(FIRST_ID[:-1], SAMPLES)
     run = np.cumsum((position % 7 == 0).astype(np.int64))
-    group = np.zeros(TOTAL, np.int64) if decision.labels is None else decision.labels.codes.astype(np.int64)
+    group = (
+        np.zeros(TOTAL, np.int64)
+        if decision.judgement.labels is None
+        else decision.judgement.labels.codes.astype(np.int64)
+    )
     _, place, counts = np.unique(run * (group.max() + 1) + group, return_inverse=True, return_counts=True)
     assert set(np.bincount(place, mask) / counts) <= {0.0, 1.0}
     if weight is not None and not ROWS[name].own_weights:

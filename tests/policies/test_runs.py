@@ -301,10 +301,10 @@ def test_with_unit_run_whole_runs_are_in_or_out(name):
     losses = losses_with()
     decision, mask, weight = decided(POLICIES[name], losses, Runs("run", 1, 13))
     place = run_of(FIRST_ID, 13)
-    assert np.array_equal(decision.scores, plain_scores(losses, FIRST_ID, 13), equal_nan=True)
+    assert np.array_equal(decision.judgement.scores, plain_scores(losses, FIRST_ID, 13), equal_nan=True)
     assert decision.histogram.total == TOTAL
-    assert np.array_equal(decision.histogram.counts, Histogram.of(decision.scores).counts)
-    assert not decision.is_by_loss
+    assert np.array_equal(decision.histogram.counts, Histogram.of(decision.judgement.scores).counts)
+    assert not decision.judgement.is_by_loss
     for run in range(place.max() + 1):
         assert (
             len({(bool(kept), float(own)) for kept, own in zip(mask[place == run], weight[place == run], strict=True)})
@@ -396,7 +396,9 @@ def test_scores_at_hand_are_not_made_again():
     policy, how = SeTa(8, target=0.5), Runs("run", 1, 10)
     decision = decide(policy, values, 3, first_id=FIRST_ID, runs=how)
     own, _ = apply(policy, decision.rule, values, FIRST_ID, seed=1, epoch=3, runs=how)
-    given_scores, _ = apply(policy, decision.rule, values, FIRST_ID, seed=1, epoch=3, runs=how, scores=decision.scores)
+    given_scores, _ = apply(
+        policy, decision.rule, values, FIRST_ID, seed=1, epoch=3, runs=how, scores=decision.judgement.scores
+    )
     assert np.array_equal(own, given_scores)
     alone = decide(policy, values, 3, runs=how)  # without places all samples lie in one shard
-    assert np.array_equal(alone.scores, run_scores(losses, np.array([0, TOTAL]), 10), equal_nan=True)
+    assert np.array_equal(alone.judgement.scores, run_scores(losses, np.array([0, TOTAL]), 10), equal_nan=True)
