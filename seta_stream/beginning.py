@@ -69,7 +69,7 @@ def geometry_of(
 
 def session_of(reader: Reader, policy: Policy, geometry: Geometry, memory: Memory, epochs: int | None) -> Session:
     """Return the session of a reader; `epochs` is the length of the run, where it is known."""
-    return Session(
+    session = Session(
         reader.corpus.table,
         policy,
         geometry,
@@ -81,6 +81,13 @@ def session_of(reader: Reader, policy: Policy, geometry: Geometry, memory: Memor
         rank=reader.rank,
         world=reader.world,
     )
+    if memory.collective.world > 1:
+        try:
+            session.begin()  # now, together: what one process asks later must not wait for the others
+        except BaseException:
+            memory.close()
+            raise
+    return session
 
 
 def cache_of(cache: str | Cache | None, corpus: Corpus, options: Options | None) -> BlockCache | None:

@@ -97,10 +97,6 @@ class Session:
         """The plan of the epoch that is set; epoch 0 is, where none was."""
         if self._failed is not None:
             raise StateError(f"No epoch is set, since set_epoch({self._failed}) failed: set one that can be.")
-        if self.current is None and self.memory.collective.world > 1:
-            raise StateError(
-                "No epoch is set, and several processes set one together: call set_epoch on each of them first."
-            )
         self.begin()
         assert self.current is not None  # noqa: S101  (set_epoch either sets it or raises)
         return self.current

@@ -16,7 +16,7 @@ LIMIT_S = 280
 
 
 @pytest.mark.timeout(LIMIT_S + 20)
-@pytest.mark.parametrize("suite", ["huggingface_suite.py", "tensorflow_suite.py"])
+@pytest.mark.parametrize("suite", ["huggingface_suite.py", "lightning_suite.py", "tensorflow_suite.py"])
 def test_a_framework_in_a_process_of_its_own(suite: str) -> None:
     """All of its tests pass, and there are some."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / suite)]
