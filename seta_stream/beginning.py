@@ -6,6 +6,7 @@ Takes the corpus and options; gives values. Effects: one process writes the tabl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from seta_stream.collective import Collective, from_each, from_first
@@ -13,7 +14,7 @@ from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.indexing import Corpus
 from seta_stream.corpus.labels import label_samples
 from seta_stream.corpus.surveying import CORPUS_FILE
-from seta_stream.errors import StateError
+from seta_stream.errors import PlanError, StateError
 from seta_stream.losses.owners import Owners
 from seta_stream.memory import Memory
 from seta_stream.plan.epoch import Geometry
@@ -83,7 +84,9 @@ def session_of(reader: Reader, policy: Policy, geometry: Geometry, memory: Memor
     )
     if memory.collective.world > 1:
         try:
-            session.begin()  # now, together: what one process asks later must not wait for the others
+            # Now, together: what one process asks later must not wait for the others.
+            with suppress(PlanError):  # all meet it, and are told where they need the epoch
+                session.begin()
         except BaseException:
             memory.close()
             raise

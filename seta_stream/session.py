@@ -103,7 +103,7 @@ class Session:
 
     def begin(self) -> None:
         """Set epoch 0, where no epoch was set; every process of a run does it at once."""
-        if self.current is None and self._failed is None:
+        if self.current is None:
             self.set_epoch(0)
 
     def restart(self) -> None:
