@@ -12,7 +12,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,11 @@ T = TypeVar("T")
 PIECE_BYTES: Final = 16 * 2**20
 """The most that one message carries; several libraries count in 32 bits, and a staging copy is this large."""
 
-_KINDS: Final = ("sum", "route", "gather", "broadcast")
+KINDS: Final = ("sum", "route", "gather", "broadcast")
 
 
-class Transport(Protocol):
-    """Messages of known size between the processes of a group. All of them make the same calls in the same order.
-
-    Every method returns when its exchange is over here, or raises an exception of the library's own (or TimeoutError)
-    when another process is gone or does not come in time. Arrays are contiguous.
-    """
+class Peers(Protocol):
+    """What carries messages between the processes, in whatever way."""
 
     @property
     def rank(self) -> int:
@@ -43,6 +39,18 @@ class Transport(Protocol):
     def world(self) -> int:
         """How many processes there are."""
         ...
+
+    def abandon(self) -> None:
+        """Let go of the connections after a failed exchange, so that the others' exchanges fail too, at once."""
+        ...
+
+
+class Transport(Peers, Protocol):
+    """Messages of known size between the processes of a group. All of them make the same calls in the same order.
+
+    Every method returns when its exchange is over here, or raises an exception of the library's own (or TimeoutError)
+    when another process is gone or does not come in time. Arrays are contiguous.
+    """
 
     def all_gather(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return every process's row, int64 [world, n]."""
@@ -63,16 +71,22 @@ class Transport(Protocol):
         """Replace `piece` by the elementwise sum over all processes."""
         ...
 
-    def abandon(self) -> None:
-        """Let go of the connections after a failed exchange, so that the others' exchanges fail too, at once."""
-        ...
+
+class Ways(NamedTuple):
+    """The four exchanges, each a function of what carries the messages and of what is exchanged."""
+
+    sum_counts: Callable[[Any, NDArray[np.int64]], NDArray[np.int64]]
+    route_parts: Callable[[Any, Sequence[bytes]], list[bytes]]
+    gather_parts: Callable[[Any, bytes], list[bytes]]
+    broadcast_value: Callable[[Any, bytes], bytes]
 
 
 class Exchanges:
-    """The exchanges of a `Collective` over a transport; a failure in one of them ends them all, as `PeerError`.
+    """The exchanges of a `Collective`; a failure in one of them ends them all, as `PeerError`.
 
     Args:
         transport: between the processes.
+        ways: how each exchange uses it; PAIRWISE for a `Transport`.
         name: of the collective, for errors.
         timeout_s: what the transport was given, for errors.
         failures: what the transport raises when another process is gone or late.
@@ -81,7 +95,8 @@ class Exchanges:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Peers,
+        ways: Ways,
         *,
         name: str,
         timeout_s: float,
@@ -89,6 +104,7 @@ class Exchanges:
         call: Callable[[Callable[[], Any]], Any] = lambda work: work(),
     ) -> None:
         self._transport = transport
+        self._ways = ways
         self._name = name
         self._timeout_s = timeout_s
         self._failures = failures
@@ -100,7 +116,9 @@ class Exchanges:
         """As `Collective.sum`; `counts` is not changed."""
         if counts.dtype != np.int64:
             raise ArgumentError(f"sum takes int64 counts, and was given {counts.dtype}.", expected="int64")
-        return self._guarded(f"a sum of {counts.size:,} numbers", lambda: sum_counts(self._transport, counts))
+        return self._guarded(
+            f"a sum of {counts.size:,} numbers", lambda: self._ways.sum_counts(self._transport, counts)
+        )
 
     def route(self, parts: Sequence[bytes]) -> list[bytes]:
         """As `Collective.route`."""
@@ -108,15 +126,19 @@ class Exchanges:
         if len(parts) != world:
             raise ArgumentError(f"route takes one part per process, {world}, and was given {len(parts)}.")
         size = sum(map(len, parts))
-        return self._guarded(f"a route of {size:,} bytes from here", lambda: route_parts(self._transport, parts))
+        return self._guarded(
+            f"a route of {size:,} bytes from here", lambda: self._ways.route_parts(self._transport, parts)
+        )
 
     def gather(self, part: bytes) -> list[bytes]:
         """As `Collective.gather`."""
-        return self._guarded(f"a gather of {len(part):,} bytes from here", lambda: gather_parts(self._transport, part))
+        return self._guarded(
+            f"a gather of {len(part):,} bytes from here", lambda: self._ways.gather_parts(self._transport, part)
+        )
 
     def broadcast(self, value: bytes) -> bytes:
         """As `Collective.broadcast`."""
-        return self._guarded("a broadcast from process 0", lambda: broadcast_value(self._transport, value))
+        return self._guarded("a broadcast from process 0", lambda: self._ways.broadcast_value(self._transport, value))
 
     def end(self, why: str) -> bool:
         """Refuse every later exchange, with the reason; False where that changes nothing: ended, or a fork's copy."""
@@ -189,14 +211,7 @@ def sum_counts(transport: Transport, counts: NDArray[np.int64], *, piece_bytes: 
         PeerError: another process does something else, or gives another number of counts.
     """
     sizes = _announced(transport, "sum", counts.size)
-    other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
-    if other is not None:
-        raise PeerError(
-            f"The processes sum arrays of different size: process 0 gives {sizes[0]:,} numbers and process {other} "
-            f"gives {sizes[other]:,}. Every process must run the same code with the same options.",
-            expected=sizes[0],
-            found=sizes[other],
-        )
+    check_sizes(sizes)
     total = np.array(counts, dtype=np.int64, order="C")
     flat, length = total.reshape(-1), max(1, piece_bytes // 8)
     for start in range(0, flat.size, length):
@@ -238,19 +253,47 @@ def broadcast_value(transport: Transport, value: bytes, *, piece_bytes: int = PI
     return value if is_first else piece.tobytes()
 
 
-def _announced(transport: Transport, kind: str, size: int) -> list[int]:
-    """Tell the others what this process is about to exchange, and how large; return each one's size."""
-    # rows [world, 2]: kind, size
-    rows = transport.all_gather(np.array([_KINDS.index(kind), size], dtype=np.int64))
-    other = next((rank for rank, row in enumerate(rows) if row[0] != rows[0, 0]), None)
+def check_kinds(kinds: NDArray[np.int64]) -> None:
+    """See that all processes are at the same exchange.
+
+    Args:
+        kinds: int64 [world], the place in KINDS of each one's.
+
+    Raises:
+        PeerError: another process does something else.
+    """
+    other = next((rank for rank, kind in enumerate(kinds) if kind != kinds[0]), None)
     if other is not None:
-        first, found = _KINDS[rows[0, 0]], _KINDS[rows[other, 0]]
+        first, found = KINDS[kinds[0]], KINDS[kinds[other]]
         raise PeerError(
             f"The processes of this run do different things: process 0 is at a {first} and process {other} at a "
             f"{found}. Every process must make the same calls (set_epoch, state_dict, close) in the same order.",
             expected=first,
             found=found,
         )
+
+
+def check_sizes(sizes: Sequence[int]) -> None:
+    """See that all processes sum as many numbers: [world].
+
+    Raises:
+        PeerError: another process gives another number of counts.
+    """
+    other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
+    if other is not None:
+        raise PeerError(
+            f"The processes sum arrays of different size: process 0 gives {sizes[0]:,} numbers and process {other} "
+            f"gives {sizes[other]:,}. Every process must run the same code with the same options.",
+            expected=sizes[0],
+            found=sizes[other],
+        )
+
+
+def _announced(transport: Transport, kind: str, size: int) -> list[int]:
+    """Tell the others what this process is about to exchange, and how large; return each one's size."""
+    # rows [world, 2]: kind, size
+    rows = transport.all_gather(np.array([KINDS.index(kind), size], dtype=np.int64))
+    check_kinds(rows[:, 0])
     return [int(size) for size in rows[:, 1]]
 
 
@@ -281,3 +324,7 @@ def _swap_all(
             transport.swap(target, outgoing[start:stop], source, incoming[start:stop])
         received[source] = incoming.tobytes()
     return received
+
+
+PAIRWISE: Final = Ways(sum_counts, route_parts, gather_parts, broadcast_value)
+"""Over a `Transport`, whose messages go between two processes at a time."""

@@ -16,6 +16,7 @@ from thread_collective import ThreadCollective, ThreadTeam
 
 from seta_stream.errors import ArgumentError, PeerError, UnsupportedError
 from seta_stream.transport import (
+    PAIRWISE,
     Exchanges,
     broadcast_value,
     checked_timeout,
@@ -173,7 +174,7 @@ class Breaking:
 
 
 def exchanges(transport: Any) -> Exchanges:
-    return Exchanges(transport, name="TestCollective", timeout_s=600, failures=(OSError, TimeoutError))
+    return Exchanges(transport, PAIRWISE, name="TestCollective", timeout_s=600, failures=(OSError, TimeoutError))
 
 
 def test_a_failure_becomes_an_error_of_a_peer() -> None:

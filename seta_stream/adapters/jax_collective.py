@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from seta_stream.adapters.jax_wire import Wire, broadcast_value, first_line, gather_parts, route_parts, sum_counts
+from seta_stream.adapters.jax_wire import AT_ONCE, Wire
 from seta_stream.errors import ArgumentError, PeerError
-from seta_stream.transport import checked_timeout, unanswered
+from seta_stream.transport import Exchanges, checked_timeout, first_line
 
 T = TypeVar("T")
 
@@ -52,38 +52,40 @@ class JaxCollective:
         self.rank = jax.process_index("cpu")
         """As JAX numbers the hosts' CPUs; on a TPU pod `jax.process_index()` may be another number."""
         self.world = len(devices)
-        self._ended: str | None = None
         self._wire = Wire(devices, self.rank)
         if self.world > 1:
             self._meet()
+        self._exchanges = Exchanges(
+            self._wire,
+            AT_ONCE,
+            name="JaxCollective",
+            timeout_s=self._timeout_s,
+            failures=(ConnectionError, TimeoutError),
+            call=self._watched if self.world > 1 else lambda work: work(),
+        )
 
     def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the elementwise sum over all processes, on every process; all give arrays of one shape."""
-        if counts.dtype != np.int64:
-            raise ArgumentError(f"sum takes int64 counts, and was given {counts.dtype}.", expected="int64")
-        return self._guarded(f"a sum of {counts.size:,} numbers", lambda: sum_counts(self._wire, counts))
+        return self._exchanges.sum(counts)
 
     def route(self, parts: Sequence[bytes]) -> list[bytes]:
         """Send parts[r] to process r; return what each process sent here, in rank order.
 
         Every part takes the room of the longest on its way: parts should be of about one length.
         """
-        if len(parts) != self.world:
-            raise ArgumentError(f"route takes one part per process, {self.world}, and was given {len(parts)}.")
-        size = sum(map(len, parts))
-        return self._guarded(f"a route of {size:,} bytes from here", lambda: route_parts(self._wire, parts))
+        return self._exchanges.route(parts)
 
     def gather(self, part: bytes) -> list[bytes]:
         """Return every process's part, in rank order, on every process."""
-        return self._guarded(f"a gather of {len(part):,} bytes from here", lambda: gather_parts(self._wire, part))
+        return self._exchanges.gather(part)
 
     def broadcast(self, value: bytes) -> bytes:
         """Return process 0's value on every process."""
-        return self._guarded("a broadcast from process 0", lambda: broadcast_value(self._wire, value))
+        return self._exchanges.broadcast(value)
 
     def close(self) -> None:
         """Refuse every later exchange; the connections are JAX's and end with it. Doing it again does nothing."""
-        self._ended = self._ended or "it was closed."
+        self._exchanges.end("it was closed.")
 
     def _meet(self) -> None:
         """Connect the processes, once every one of them is here."""
@@ -96,25 +98,6 @@ class JaxCollective:
                 "same place in its code, right after jax.distributed.initialize(). Look for the first error among the "
                 f"logs of the others. ({first_line(error)})"
             ) from error
-
-    def _guarded(self, what: str, work: Callable[[], T]) -> T:
-        """Return what an exchange gives; a failure in one of them ends them all."""
-        me = f"process {self.rank} of {self.world}"
-        if self._ended is not None:
-            raise PeerError(f"{what.capitalize()} of {me} is not possible any more: {self._ended}")
-        if self.world == 1:
-            return work()
-        try:
-            return self._watched(work)
-        except (ConnectionError, TimeoutError) as error:
-            self._ended = f"an earlier exchange failed ({what}). Start all processes again, from the last checkpoint."
-            raise unanswered(f"{what} of {me}", self._timeout_s, error) from error
-        except PeerError:
-            raise  # every process has learnt of it: the connections are in order
-        except BaseException:
-            # Ctrl-C, say: half an exchange may be under way, and nothing can be told apart from it any more.
-            self._ended = f"an earlier exchange was interrupted ({what}). Start all processes again."
-            raise
 
     def _watched(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, waiting in a way that a signal and the time limit can end.

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from numpy.typing import NDArray
 
-from seta_stream.errors import PeerError
+from seta_stream.transport import KINDS, Ways, check_kinds, check_sizes, first_line
 
 Bytes = NDArray[np.uint8]
 
@@ -24,7 +24,6 @@ ROUND_BYTES: Final = 32 * 2**20
 
 SMALLEST_PIECE: Final = 64
 
-_KINDS: Final = ("sum", "route", "gather", "broadcast")
 _AXIS: Final = "process"
 _jax: Final[Any] = jax  # some of its functions have no annotations
 
@@ -51,6 +50,9 @@ class Wire:
         self._sharding = NamedSharding(mesh, rows)
         self._swap = jax.jit(jax.shard_map(_all_to_all, mesh=mesh, in_specs=rows, out_specs=rows))
 
+    def abandon(self) -> None:
+        """Do nothing: the connections are JAX's and end with it."""
+
     def settle(self) -> None:
         """Wait for what JAX computes on this host's CPU."""
         try:
@@ -70,17 +72,9 @@ class Wire:
             PeerError: another process does something else.
         """
         own = [0] * self.world if each is None else each
-        rows = np.array([(_KINDS.index(kind), size, one) for one in own], np.int64)
+        rows = np.array([(KINDS.index(kind), size, one) for one in own], np.int64)
         told = np.stack([one.view(np.int64) for one in self.carry(list(rows.view(np.uint8)), [24] * self.world, 24)])
-        other = next((rank for rank, row in enumerate(told) if row[0] != told[0, 0]), None)
-        if other is not None:
-            first, found = _KINDS[told[0, 0]], _KINDS[told[other, 0]]
-            raise PeerError(
-                f"The processes of this run do different things: process 0 is at a {first} and process {other} at a "
-                f"{found}. Every process must make the same calls (set_epoch, close) in the same order.",
-                expected=first,
-                found=found,
-            )
+        check_kinds(told[:, 0])
         return told[:, 1:]
 
     def carry(self, parts: Sequence[Bytes], sizes: Sequence[int], longest: int) -> list[Bytes]:
@@ -157,14 +151,7 @@ def sum_counts(wire: Wire, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     if wire.world == 1:
         return counts.copy()
     sizes = wire.tell("sum", counts.size)[:, 0].tolist()
-    other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
-    if other is not None:
-        raise PeerError(
-            f"The processes sum arrays of different size: process 0 gives {sizes[0]:,} numbers and process {other} "
-            f"gives {sizes[other]:,}. Every process must run the same code with the same options.",
-            expected=sizes[0],
-            found=sizes[other],
-        )
+    check_sizes(sizes)
     each = -(-counts.size // wire.world)
     # axes: process that adds × its part of the numbers, of which the last ones may be over
     given = np.zeros((wire.world, each), np.int64)
@@ -202,7 +189,5 @@ def _bytes_of(received: list[Bytes]) -> list[bytes]:
     return [received.pop().tobytes() for _ in range(len(received))]
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its name where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+AT_ONCE: Final = Ways(sum_counts, route_parts, gather_parts, broadcast_value)
+"""Over a `Wire`, whose rounds go between all processes at once."""

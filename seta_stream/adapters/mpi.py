@@ -15,7 +15,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from seta_stream.errors import ArgumentError, PeerError
-from seta_stream.transport import Exchanges, checked_timeout
+from seta_stream.transport import PAIRWISE, Exchanges, checked_timeout
 
 _SPIN_S: Final = 0.001
 _PAUSE_S: Final = 0.001
@@ -65,7 +65,7 @@ class MPICollective:
         self.world = given.Get_size()
         self._transport = MPITransport(given, timeout_s)
         self._exchanges = Exchanges(
-            self._transport, name="MPICollective", timeout_s=timeout_s, failures=(MPI.Exception, TimeoutError)
+            self._transport, PAIRWISE, name="MPICollective", timeout_s=timeout_s, failures=(MPI.Exception, TimeoutError)
         )
 
     def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:

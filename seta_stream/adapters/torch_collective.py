@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -19,8 +18,9 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from seta_stream.adapters.torch_waiting import in_thread, stop_waiting
 from seta_stream.errors import ArgumentError, PeerError
-from seta_stream.transport import Exchanges, checked_timeout, first_line
+from seta_stream.transport import PAIRWISE, Exchanges, checked_timeout, first_line
 
 T = TypeVar("T")
 
@@ -31,8 +31,6 @@ _FAILURES: Final = (RuntimeError, ValueError)
 
 _STOP_TAG: Final = 1
 """Of a message that is never sent; all others have 0."""
-
-_GRACE_S: Final = 10.0
 
 _KEPT: Final[set[GlooTransport]] = set()
 """What was made here and not closed. A fork's copy must never run a group's destructor, which joins threads that a fork
@@ -76,7 +74,12 @@ class TorchCollective:
             )
         self._transport = _met(group, self.rank, self.world, timeout_s)
         self._exchanges = Exchanges(
-            self._transport, name="TorchCollective", timeout_s=timeout_s, failures=_FAILURES, call=self._transport.call
+            self._transport,
+            PAIRWISE,
+            name="TorchCollective",
+            timeout_s=timeout_s,
+            failures=_FAILURES,
+            call=self._transport.call,
         )
 
     def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -142,7 +145,7 @@ class GlooTransport:
 
     def call(self, work: Callable[[], T]) -> T:
         """Run an exchange so that Ctrl-C ends it."""
-        return _in_thread(work, self._stop)
+        return in_thread(work, self._stop)
 
     def abandon(self) -> None:
         """Drop the group: with the last reference its sockets close, and who waits for this process is told."""
@@ -153,7 +156,7 @@ class GlooTransport:
         def ask(other: int) -> Any:
             return self._group.recv([torch.empty(1, dtype=torch.uint8)], other, _STOP_TAG)
 
-        _stop(ask, self.rank, self.world)
+        stop_waiting(ask, self.rank, self.world)
 
 
 class GroupTransport:
@@ -211,7 +214,7 @@ class GroupTransport:
 
     def call(self, work: Callable[[], T]) -> T:
         """Run an exchange so that Ctrl-C ends it, in a group of its own; in the user's it must run its course."""
-        return _in_thread(work, self._stop) if self._is_own else work()
+        return in_thread(work, self._stop) if self._is_own else work()
 
     def abandon(self) -> None:
         """Destroy the group, if it is this one's own and is still there."""
@@ -224,7 +227,7 @@ class GroupTransport:
         def ask(other: int) -> Any:
             return dist.irecv(torch.empty(1, dtype=torch.uint8), self._processes[other], self._group, _STOP_TAG)
 
-        _stop(ask, self.rank, self.world)
+        stop_waiting(ask, self.rank, self.world)
 
 
 def _met(group: dist.ProcessGroup | None, rank: int, world: int, timeout_s: float) -> GlooTransport | GroupTransport:
@@ -232,7 +235,7 @@ def _met(group: dist.ProcessGroup | None, rank: int, world: int, timeout_s: floa
     # Read here, for a thread has a current device of its own; and only where it is needed, for it starts CUDA.
     device = torch.device("cpu") if dist.is_gloo_available() else _device(group)
     try:
-        return _in_thread(lambda: _transport(group, rank, world, timeout_s, device), lambda: None)
+        return in_thread(lambda: _transport(group, rank, world, timeout_s, device), lambda: None)
     except _FAILURES as error:
         raise PeerError(
             f"Process {rank} of {world} could not meet the others of its group within {timeout_s:g} s: one left, or "
@@ -293,54 +296,6 @@ def _wait(works: list[Any]) -> None:
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
     """Return the array as a tensor; a read-only one, which torch does not take, is copied."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _stop(ask: Callable[[int], Any], rank: int, world: int) -> None:
-    """End what is under way in a gloo group, here and in the processes that wait for this one.
-
-    gloo closes all connections of a group when one receive runs out of time, so one is asked for that nobody sends
-    and given a millisecond.
-
-    Source:
-        gloo, transport/tcp/unbound_buffer.cc: "let all pairs in the transport context know about this timeout".
-    """
-    for step in range(1, world):
-        try:
-            ask((rank + step) % world).wait(timedelta(milliseconds=1))
-        except RuntimeError:  # it is out of time, as it should be, or that process has left: on to the next
-            continue
-
-
-def _in_thread(work: Callable[[], T], stop: Callable[[], None]) -> T:
-    """Return what `work` returns, waiting in a way that a signal can end; it is stopped then.
-
-    gloo waits in C++, where Python sees no Ctrl-C until the other process comes or the time is up. The thread is a
-    daemon, and no pool's, which Python would join at its exit.
-    """
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.extend((work(), None))
-        except BaseException as error:  # noqa: BLE001  (raised where the work was asked for)
-            outcome.extend((None, error))
-        done.set()
-
-    done = threading.Event()
-    thread = threading.Thread(target=run, name="seta_stream exchange", daemon=True)
-    try:
-        thread.start()
-        done.wait()
-    except BaseException:
-        stop()
-        # Python must not end while it is in C++: it would come back to an interpreter that is gone, and abort.
-        done.wait(_GRACE_S)
-        raise
-    result, error = outcome
-    if error is not None:
-        raise error
-    value: T = result
-    return value
 
 
 @atexit.register
