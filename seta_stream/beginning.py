@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from seta_stream.collective import Collective, from_each, from_first
 from seta_stream.corpus.ids import ShardTable
@@ -55,17 +55,15 @@ def geometry_of(
         is_free: whether nobody chose the number of lanes.
     """
     rows, width, batch = cut
+    order: Literal["corpus", "shards", "blocks"] = "blocks" if table.seekable.all() else "shards"
     if not shuffle:
-        block = line_block_length(table.mean_bytes, 1, batch)
-        return Geometry(rows, 1, batch, block, groups, seed, "corpus", drop_last)
-    if table.seekable.all():
-        block = block_length(table.mean_bytes, width, batch)
-        return Geometry(rows, width, batch, block, groups, seed, "blocks", drop_last)
-    if is_free:
+        order, width = "corpus", 1
+    elif order == "shards" and is_free:
         # A shard that is read in sequence should lie whole in one lane, so there are fewer lanes than shards.
         width = min(width, max(1, len(table.urls) // SEQUENTIAL_SHARDS_PER_LANE))
-    block = block_length(table.mean_bytes, width, batch)
-    return Geometry(rows, width, batch, block, groups, seed, "shards", drop_last)
+    length = line_block_length if order == "corpus" else block_length
+    block = length(table.mean_bytes, width, batch)
+    return Geometry(rows, width, batch, block, groups, seed, order, drop_last)
 
 
 def session_of(reader: Reader, policy: Policy, geometry: Geometry, memory: Memory, epochs: int | None) -> Session:

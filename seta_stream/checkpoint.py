@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from seta_stream.errors import CheckpointError
 from seta_stream.plan.epoch import Geometry
+from seta_stream.plan.lanes import divisors
 from seta_stream.policies.groups import AnyRule, rule_from_plain
 from seta_stream.policies.runs import EACH, Runs
 
@@ -134,6 +135,7 @@ class Checkpoint:
         Raises:
             CheckpointError: naming each difference.
         """
+        ranks = ", ".join(map(str, divisors(self.geometry.global_batch)))
         rows = [
             ("corpus fingerprint", self.fingerprint, fingerprint, "give the same shards in the same order"),
             ("policy", self.policy, _settings_of(policy, self.policy), "give the policy that the run began with"),
@@ -141,7 +143,7 @@ class Checkpoint:
                 "global batch",
                 self.geometry.global_batch,
                 geometry.global_batch,
-                f"choose batch_size × ranks to match; ranks may be {_divisors(self.geometry.global_batch)}",
+                f"choose batch_size × ranks to match; ranks may be {ranks}",
             ),
             ("seed", self.geometry.seed, geometry.seed, "give the same seed"),
             ("shuffle", self.geometry.order != "corpus", geometry.order != "corpus", "give the same"),
@@ -157,10 +159,6 @@ class Checkpoint:
                 expected={what: then for what, then, _, _ in wrong},
                 found={what: now for what, _, now, _ in wrong},
             )
-
-
-def _divisors(whole: int) -> str:
-    return ", ".join(str(ranks) for ranks in range(1, whole + 1) if whole % ranks == 0)
 
 
 def _settings_of(policy: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:

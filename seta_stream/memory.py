@@ -78,6 +78,7 @@ class Memory:
         self._first_id = self.owners.first_id_of(self.collective.rank)
         self._selector = Selector(policy, seed, self.collective, self.owners, labels)
         self._own = self.owners.shards_of(self.collective.rank)
+        self._first_own = self.owners.ids_of(self.collective.rank).start
         self._columns = columns_of(policy)
         self.takes: Final = recorded_names(self._columns)
         """The names that `record` takes beside the losses."""
@@ -106,8 +107,7 @@ class Memory:
         """Epochs and iterations that began in this run, by which the names of pending losses differ."""
         self.generations: Generations | None = None
         if state is not None:
-            first_own = self.owners.ids_of(self.collective.rank).start
-            self.generations = Generations(state, options, self.collective, first_own=first_own)
+            self.generations = Generations(state, options, self.collective, first_own=self._first_own)
             token = from_first(self.collective, self._lock).decode()
             self._unfinished = Unfinished(self.generations.pending, self.collective, self.owners, token)
 
@@ -144,14 +144,13 @@ class Memory:
         """Send what was recorded to its owners; return how many losses all processes hold that no generation has."""
         if self.outbox is None:
             return self.losses.recorded
-        first_own = self.owners.ids_of(self.collective.rank).start
         parts = self.collective.route(self.outbox.parts(self.owners))
         self.outbox.clear()
         self.begun += 1  # what is written now is another part of the whole: no checkpoint's file may become it
 
         def taken() -> bytes:
             for part in parts:
-                take_in(self.losses, unpack_calls(part), first_own)
+                take_in(self.losses, unpack_calls(part), self._first_own)
             return b"%d" % self.losses.recorded
 
         return sum(map(int, from_each(self.collective, taken)))

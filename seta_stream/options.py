@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 
 from seta_stream.collective import Collective, OneProcess
 from seta_stream.errors import ArgumentError
+from seta_stream.plan.lanes import divisors
 from seta_stream.policies import Policy, Rule
 from seta_stream.policies.runs import Runs, Unit
 from seta_stream.read.decode import Decode
@@ -172,7 +173,7 @@ def check_batch(
     rows, width = lanes if lanes is not None else (world, DEFAULT_WIDTH)
     step = (1 if batch_size is None else int(batch_size)) * world
     if step % rows:
-        fitting = [r for r in range(1, step + 1) if step % r == 0]
+        fitting = divisors(step)
         raise ArgumentError(
             f"lanes={lanes!r} cut a step of {step} samples into {rows} rows, which do not fit: choose rows from "
             f"{fitting}.",

@@ -106,6 +106,13 @@ class Session:
         if self.current is None:
             self.set_epoch(0)
 
+    def next_samples(self) -> int:
+        """Return this process's samples in the step that comes next; after the last one the epoch begins anew."""
+        lanes = self.plan.lanes
+        if self.position >= lanes.steps:
+            self.restart()
+        return lanes.size_of(min(self.position, lanes.steps - 1)) * lanes.rows // self.world
+
     def restart(self) -> None:
         """Begin to iterate the epoch, from its start or anew."""
         self.delivered = 0

@@ -169,7 +169,6 @@ class SetaStream:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the epoch's samples: dicts of __key__, __url__, __index__ (the id), __weight__ and the fields."""
         self.session.check_open()
-        self.session.begin()
         plan = self.session.plan
         self.session.restart()
         start = self.session.board.start

@@ -16,6 +16,7 @@ import torch.distributed
 from torch.utils.data import DataLoader
 
 from seta_stream.adapters.torch import SetaDataset
+from seta_stream.collective import agree
 from seta_stream.errors import ArgumentError, LossError
 
 _OURS: Final = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")
@@ -175,3 +176,10 @@ def _seed(seed: int, epoch: int) -> int:
     is_many = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if is_many else 0
     return int(np.random.SeedSequence([seed % 2**64, epoch, rank]).generate_state(1, np.uint64)[0]) >> 1
+
+
+def state_of_all(dataset: SetaDataset) -> dict[str, Any]:
+    """Return a dataset's position once every process has kept its losses: only then may a checkpoint name them."""
+    state = dataset.state_dict()
+    agree(dataset.stream.session.memory.collective, "state_dict()")
+    return state

@@ -20,9 +20,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from typing_extensions import override
 
-from seta_stream.adapters.epochs import EpochLoader
+from seta_stream.adapters.epochs import EpochLoader, state_of_all
 from seta_stream.adapters.torch import SetaDataset
-from seta_stream.collective import agree
 from seta_stream.errors import ArgumentError, CheckpointError
 
 STATE_FILE: Final = "seta_stream.json"
@@ -195,9 +194,7 @@ class SetaTrainer(Trainer):
 
     def save_position(self, folder: Path, *, is_writing: bool) -> None:
         """Write the position into a checkpoint folder; called in every process, where one writes."""
-        state = self.seta.state_dict()
-        # Once all have kept their losses the checkpoint may name them.
-        agree(self.seta.stream.session.memory.collective, "state_dict()")
+        state = state_of_all(self.seta)
         if is_writing:
             draft = folder / f".{STATE_FILE}"
             draft.write_text(json.dumps({"dataset": state, "planned_steps": self._planned}))

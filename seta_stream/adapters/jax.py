@@ -113,7 +113,6 @@ class JaxStream:
                 expected=self._rows.shards,
                 found=session.plan.lanes.planned % self._batch_size,
             )
-        session.begin()
         session.restart()
         self._making = Ahead(_batches(self.stream.reader, self._rows, self._batch_size), self._ahead)
         return self._making
@@ -155,15 +154,12 @@ class JaxStream:
     def _check_step(self, ids: Any, losses: Any) -> int:
         """Return this process's samples in the step that comes next, which ids and losses must have."""
         session = self.stream.session
-        lanes = session.plan.lanes
-        if session.position >= lanes.steps:
-            session.restart()  # the epoch is iterated again
+        count = session.next_samples()
         if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or not hasattr(losses, "shape"):
             raise LossError(
                 f"update() takes numpy integers and an array of losses; got ids that are {_kind(ids)} and losses that "
                 f'are {_kind(losses)}: pass the batch\'s "__index__" as it came (in JAX ids would be 32 bits wide).'
             )
-        count = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows // session.world
         is_mean = losses.shape == () and session.memory.takes_means
         if ids.shape != (count,) or not (is_mean or self._rows.holds(losses, count)):
             raise LossError(
@@ -174,7 +170,7 @@ class JaxStream:
                 found=losses.shape,
             )
         session.memory.check_ids(ids)
-        return int(count)
+        return count
 
     def _check_recorded(self, recorded: Mapping[str, Any], count: int) -> None:
         """Refuse what the policy does not ask for, and other lengths; values come later."""

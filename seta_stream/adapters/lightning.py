@@ -11,9 +11,8 @@ from typing import Any, Final, Unpack
 
 import torch
 
-from seta_stream.adapters.epochs import EpochLoader, check_loader_options
+from seta_stream.adapters.epochs import EpochLoader, check_loader_options, state_of_all
 from seta_stream.adapters.torch import SetaDataset
-from seta_stream.collective import agree
 from seta_stream.errors import ArgumentError
 from seta_stream.options import StreamOptions
 from seta_stream.policies import Full, as_policy
@@ -128,9 +127,7 @@ class SetaDataModule(LightningDataModule):
         """
         if not self._is_open:
             return {}
-        state = self.dataset.state_dict()
-        agree(self.dataset.stream.session.memory.collective, "state_dict()")
-        return state
+        return state_of_all(self.dataset)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was made, in every process."""

@@ -188,16 +188,12 @@ class SetaDataset(IterableDataset[dict[str, Any]]):
 
     def _check_step(self, ids: torch.Tensor, loss: torch.Tensor) -> int:
         """Return the size of the step that comes next, which the losses must have."""
-        session = self.stream.session
-        lanes = session.plan.lanes
-        if session.position >= lanes.steps:
-            session.restart()  # the epoch is iterated again
+        expected = self.stream.session.next_samples()
         if not isinstance(loss, torch.Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
             raise LossError(
                 f"update() takes integer ids and a tensor of losses; got ids of {ids.dtype} and {type(loss).__name__}: "
                 'pass the batch\'s "__index__" as it came.'
             )
-        expected = lanes.size_of(min(session.position, lanes.steps - 1)) * lanes.rows // session.world
         is_mean = loss.ndim == 0 and self.stream.session.memory.takes_means
         if not (loss.shape == (expected,) or is_mean) or ids.shape != (expected,):
             raise LossError(

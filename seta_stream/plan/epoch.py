@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from seta_stream.errors import PlanError
 from seta_stream.plan.bits import Packed, count_ones, count_stretches, join_bits
-from seta_stream.plan.lanes import Lanes
+from seta_stream.plan.lanes import Lanes, divisors
 from seta_stream.plan.shuffle import BlockShuffle, shard_order
 
 Int64s = NDArray[np.int64]
@@ -60,7 +60,7 @@ class Geometry:
         """
         whole = self.global_batch
         if world < 1 or whole % world:
-            fits = ", ".join(str(ranks) for ranks in range(1, whole + 1) if whole % ranks == 0)
+            fits = ", ".join(map(str, divisors(whole)))
             raise PlanError(
                 f"A step of {whole} samples (the run's global batch) cannot be shared equally by {world} ranks: start "
                 f"as many as divide it: {fits}.",

@@ -19,6 +19,11 @@ from seta_stream.errors import PlanError
 Int64s = NDArray[np.int64]
 
 
+def divisors(whole: int) -> list[int]:
+    """Return the numbers of equal parts that `whole` samples can be cut into, ascending."""
+    return [parts for parts in range(1, whole + 1) if whole % parts == 0]
+
+
 @dataclass(frozen=True)
 class Lanes:
     """How a line of `selected` samples falls into steps of rows × batch samples.
