@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -625,3 +626,28 @@ def test_unshuffled_half_epochs_keep_to_the_waste_budget(make_corpus: MakeCorpus
     whole = SetaStream(shards, policy=DynamicRandom(prune_ratio=0.5), shuffle=False, read=Reading(max_waste=1))
     list(whole)
     assert whole.stats.requests < 30
+
+
+def test_leaving_an_iteration_waits_for_no_decoder(make_corpus: MakeCorpus) -> None:
+    """An abandoned iteration may be collected in any thread, while that one starts another: it must not wait there."""
+    shards = make_corpus(1, 600)
+    going, go_on = threading.Event(), threading.Event()
+
+    def decode(field: str, data: bytes) -> bytes:
+        if int(data) >= 300:  # of the second piece
+            going.set()
+            assert go_on.wait(60)
+        return data
+
+    stream = SetaStream(shards, shuffle=False, decode=decode, read=Reading(decode_threads=1))
+    iterator = iter(stream)
+    assert next(iterator)["__index__"] == 0
+    assert going.wait(60)
+    iterator.close()
+    is_open = [path for path in Path("/proc/self/fd").iterdir() if str(path.resolve()) == shards[0]]
+    assert is_open, "the decoder may still read"
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("seta-decode"):
+            thread.join(60)
+    assert not [path for path in Path("/proc/self/fd").iterdir() if str(path.resolve()) == shards[0]]

@@ -5,11 +5,12 @@ Takes an iterator; gives its values. Effects: a thread that runs the iterator, a
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections import deque
 from collections.abc import Generator
-from typing import Any, Self
+from typing import Any, Final, Self
 
 
 class Ahead:
@@ -25,10 +26,11 @@ class Ahead:
 
     def __init__(self, values: Generator[dict[str, Any], None, None], depth: int) -> None:
         self._line = _Line(depth)
-        thread = threading.Thread(target=_fill, args=(values, self._line), name="seta_stream ahead", daemon=True)
-        thread.start()
-        # At the latest when Python ends: a thread in the middle of JAX must not meet its teardown.
-        self._end = weakref.finalize(self, _end, self._line, thread)
+        self._thread = threading.Thread(target=_fill, args=(values, self._line), name="seta_stream ahead", daemon=True)
+        _RUNNING[self._thread] = self._line
+        self._thread.start()
+        # Not waiting: the collector runs in any thread, also in one that holds the lock that joining another takes.
+        weakref.finalize(self, self._line.end).atexit = False
 
     def __iter__(self) -> Self:
         return self
@@ -37,16 +39,17 @@ class Ahead:
         """Return the next value, or raise what the generator raised."""
         value, error = self._line.take()
         if error is not None:
-            self._end()
+            self.close()
             raise error
         if value is None:
-            self._end()
+            self.close()
             raise StopIteration
         return value
 
     def close(self) -> None:
         """End the thread, which is waited for; closing twice is harmless."""
-        self._end()
+        self._line.end()
+        self._thread.join()
 
 
 _Item = tuple[dict[str, Any] | None, BaseException | None]
@@ -107,8 +110,15 @@ def _fill(values: Generator[dict[str, Any], None, None], line: _Line) -> None:
         line.put((None, error))
     finally:
         values.close()
+        _RUNNING.pop(threading.current_thread(), None)
 
 
-def _end(line: _Line, thread: threading.Thread) -> None:
-    line.end()
-    thread.join()
+_RUNNING: Final[dict[threading.Thread, _Line]] = {}
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what runs when Python ends: a thread in the middle of JAX must not meet its teardown."""
+    for thread, line in list(_RUNNING.items()):
+        line.end()
+        thread.join()

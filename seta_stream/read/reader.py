@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -48,6 +48,8 @@ _PENDING_BYTES: Final = 2 << 20
 _WAIT, _SAMPLES, _DECODED, _SKIPPED = (COUNTERS.index(name) for name in ("wait_ns", "samples", "decoded", "skipped"))
 
 Items = Sequence[Sample | Late]
+_Pending = deque[tuple[int, Future[list[Sample]]]]
+"""Pieces in order: about how many bytes each takes, and what makes it."""
 
 
 class _Job(NamedTuple):
@@ -125,8 +127,8 @@ class Reader:
         )
         decoders = StepDecoders(self.decode, self.board.course, plan, share)
         jobs = self._jobs(fetcher, decoders)
-        inline = threads == 0 or self.decode is None
-        produced = (self._make(job) for job in jobs) if inline else self._make_in_threads(jobs, threads)
+        in_threads, pending = threads > 0 and self.decode is not None, _Pending()
+        produced = self._make_in_threads(jobs, threads, pending) if in_threads else self._make_here(jobs)
         substitutes = None if self.decode is None else _Substitutes(decoders, fetcher, counters)
         try:
             while True:
@@ -143,7 +145,7 @@ class Reader:
                 yield samples
         finally:
             produced.close()
-            fetcher.close()
+            _after([made for _, made in pending], fetcher.close)
 
     def _engine(self, processes: int) -> Engine | None:
         """Return what keeps requests under way; None where every shard is a file of this machine."""
@@ -195,9 +197,16 @@ class Reader:
             return [make(sample, decode.for_sample(seed, epoch, sample["__index__"])) for sample in samples]
         return [make(sample, decode) for sample in samples]
 
-    def _make_in_threads(self, jobs: Iterable[_Job], threads: int) -> Generator[list[Sample], None, None]:
-        """Decode pieces in threads, and deliver them in order."""
-        pending: deque[tuple[int, Future[list[Sample]]]] = deque()
+    def _make_here(self, jobs: Iterable[_Job]) -> Generator[list[Sample], None, None]:
+        """Decode pieces in this thread."""
+        for job in jobs:
+            yield self._make(job)
+
+    def _make_in_threads(
+        self, jobs: Iterable[_Job], threads: int, pending: _Pending | None = None
+    ) -> Generator[list[Sample], None, None]:
+        """Decode pieces in threads, and deliver them in order; `pending` holds those that are not delivered yet."""
+        pending = deque() if pending is None else pending
         most, held = 2 * threads + 1, 0
         pool = ThreadPoolExecutor(threads, thread_name_prefix="seta-decode")
         try:
@@ -212,7 +221,17 @@ class Reader:
             while pending:
                 yield pending.popleft()[1].result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Not waiting: an abandoned iteration is collected in whatever thread the collector runs, also in one that
+            # is just being started and holds the lock that joining another takes.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _after(pieces: list[Future[list[Sample]]], act: Callable[[], None]) -> None:
+    """Act once all pieces are made or given up, in the thread of the last; now, where all are."""
+    if pieces:
+        pieces[0].add_done_callback(lambda _: _after(pieces[1:], act))
+    else:
+        act()
 
 
 _FAILED: Final = "__failed__"

@@ -423,6 +423,9 @@ def leaving_early(folder: Path) -> None:
     iter(stream)
     stream.close()
     iter(make(folder))
+    for thread in threading.enumerate():
+        if thread.name.startswith("seta_stream"):
+            thread.join(60)  # that of what was dropped ends by itself
     assert [one.name for one in threading.enumerate() if one.name.startswith("seta_stream")] == []
 
 
