@@ -17,7 +17,7 @@ PACKAGE = ROOT / "seta_stream"
 
 LAYERS: list[tuple[str, ...]] = [
     # From the bottom up; a module may import layers below its own, and its own. A name ending in "." is a whole room.
-    ("errors", "draws", "collective", "transport", "stats"),
+    ("errors", "draws", "collective", "transport", "stats", "engines", "jobs"),
     ("store.",),
     ("corpus.sealed", "corpus.header", "corpus.fastruns", "corpus.tar", "corpus.grouping", "corpus.columns",
      "corpus.layout", "corpus.index", "corpus.ids", "corpus.costs", "corpus.interop_claims", "corpus.interop_json",
@@ -36,8 +36,11 @@ LAYERS: list[tuple[str, ...]] = [
     ("repack.",),
     ("plan.",),
     ("read.",),
+    ("verifying.",),
+    ("carry.",),
     ("schedule", "checkpoint", "telling", "machines", "exchange", "selecting", "unfinished", "memory", "options",
      "session", "beginning", "stream", "__init__"),
+    ("scoring.",),
     ("adapters.torch_weights", "adapters.torch_waiting", "adapters.torch_collective", "adapters.torch_workers",
      "adapters.mpi"),
     ("adapters.torch",),
@@ -52,26 +55,31 @@ LAYERS: list[tuple[str, ...]] = [
 SIDEWAYS = {
     # A room that stands apart may import only these rooms and files, however high it stands.
     "losses.": ("errors", "collective", "store", "losses.", "policies.rule", "policies.groups"),
-    "corpus.": ("errors", "collective", "store", "corpus."),
+    "corpus.": ("errors", "collective", "store", "jobs", "corpus."),
     "policies.": ("errors", "draws", "losses.histogram", "losses.columns", "policies."),
     "plan.": ("errors", "draws", "plan."),
     "read.": ("errors", "draws", "store", "corpus.", "plan.", "read."),
-    "repack.": ("errors", "store", "corpus.", "losses.", "repack."),
+    "verifying.": ("errors", "jobs", "store", "corpus.", "losses.", "read.decode", "verifying."),
+    "carry.": ("errors", "jobs", "store", "corpus.", "losses.", "policies.", "repack.", "carry."),
+    "repack.": ("errors", "store", "jobs", "corpus.", "losses.", "repack."),
     # A simulation counts requests by the real plan and spans, which are arithmetic.
     "report.": ("errors", "draws", "losses.", "policies.", "plan.", "read.spans", "report."),
 }
 
 PURE_MAY_IMPORT = {
     # Standard library and packages that compute, and nothing else. `io` holds bytes in memory; `open` is looked for.
-    "__future__", "array", "ast", "bisect", "collections", "contextlib", "dataclasses", "difflib", "functools",
-    "hashlib", "inspect", "itertools", "json", "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct",
-    "threadpoolctl", "types", "typing", "zlib",
+    "__future__", "array", "ast", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses",
+    "difflib", "functools", "hashlib", "html", "inspect", "itertools", "json", "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct",
+    "threadpoolctl", "types", "typing", "unicodedata", "zlib",
 }  # fmt: skip
 PURE = (
     *LAYERS[2], *LAYERS[4], "errors", "draws", "stats", "policies.", "plan.", "read.spans", "read.options",
     "read.cache_format", "read.batches", "schedule", "checkpoint", "options", "report.summary",
-    "report.losscurves", "report.outcome", "report.prices", "report.readcosts", "report.simulation", "repack.plan",
-    "repack.laid", "repack.record", "repack.units",
+    "report.distributions", "report.html", "report.html_charts", "report.html_reading", "report.html_sections",
+    "report.html_style", "report.html_text", "report.html_values", "report.plain", "report.progress",
+    "report.runfigures", "report.sources", "report.losscurves", "report.outcome", "report.prices", "report.readcosts", "report.simulation", "repack.plan",
+    "repack.laid", "repack.record", "repack.units", "verifying.findings", "verifying.contents", "verifying.drift",
+    "carry.masks", "carry.matching", "carry.spelling",
 )  # fmt: skip
 
 FRAMEWORKS = {
@@ -100,7 +108,7 @@ FRAMEWORKS = {
     "matplotlib": ("report.picture", "report.comparison", "demo.fonts"),
     "PIL": ("read.images", "demo."),
     "sklearn": ("policies.kmeans",),
-    "joblib": ("corpus.building", "demo.shards", "repack.running"),
+    "joblib": ("engines", "demo.shards"),
     "rich": ("corpus.bar", "cli.", "demo."),
     "click": ("cli.", "demo.makers"),
     "platformdirs": ("corpus.places",),

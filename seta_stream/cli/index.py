@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from seta_stream.cli.engines import engine_options
 from seta_stream.cli.storage import refuse_web, storage_options
 from seta_stream.errors import SetaStreamError, SetaStreamWarning
 
 if TYPE_CHECKING:
     from seta_stream.corpus.folders import Folders
     from seta_stream.corpus.ids import ShardFacts
+    from seta_stream.jobs import Engine
     from seta_stream.store import ObjectInfo
 
 
@@ -49,22 +51,22 @@ class Summary:
 @click.command("index")
 @click.argument("urls", nargs=-1, required=True)
 @click.option("--out", metavar="FOLDER", help="Write the indexes here instead of beside the shards.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes; as many as pay by default.")
 @click.option("--force", is_flag=True, help="Scan shards again whose index fits them.")
 @click.option(
     "--way",
     type=click.Choice(["hops", "whole"]),
     help="How remote shards are scanned: from header to header, or read whole; what takes less time by default.",
 )
+@engine_options
 @storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     urls: tuple[str, ...],
     out: str | None,
-    jobs: int | None,
     *,
     force: bool,
     way: Literal["hops", "whole"] | None,
+    engine: Engine,
     options: dict[str, Any] | None,
     as_json: bool,
 ) -> None:
@@ -83,7 +85,7 @@ def command(
         warnings.simplefilter("always", SetaStreamWarning)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
         try:
-            summary = index_shards(urls, out=out, jobs=jobs, force=force, way=way, options=options)
+            summary = index_shards(urls, out=out, engine=engine, force=force, way=way, options=options)
         except SetaStreamError as error:
             raise click.ClickException(str(error)) from error
     if as_json:
@@ -100,12 +102,22 @@ def index_shards(
     urls: Sequence[str],
     *,
     out: str | None,
-    jobs: int | None,
     force: bool,
+    jobs: int | None = None,
+    engine: Engine | None = None,
     way: Literal["hops", "whole"] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Summary:
     """Index what `urls` names and return what was done; a bar is drawn on stderr where that is a terminal.
+
+    Args:
+        urls: shards, patterns and lists.
+        out: folder of the indexes; None for beside the shards.
+        force: whether indexes that fit are made anew.
+        jobs: processes of this machine; None for as many as pay.
+        engine: where the work runs, instead.
+        way: how remote shards are scanned; None for the cheaper way.
+        options: of the file system.
 
     Raises:
         SetaStreamError: a shard is missing, damaged or refused, or an index cannot be written.
@@ -116,7 +128,9 @@ def index_shards(
     from seta_stream.corpus.indexing import announce  # noqa: PLC0415  (likewise)
     from seta_stream.corpus.listing import expand  # noqa: PLC0415  (likewise)
     from seta_stream.corpus.probing import foresee  # noqa: PLC0415  (likewise)
+    from seta_stream.jobs import Engine  # noqa: PLC0415  (likewise)
 
+    engine = engine or Engine(jobs=jobs)
     started = time.perf_counter()
     shards = expand(urls, options)
     targets = _targets(shards, out)
@@ -128,12 +142,12 @@ def index_shards(
         for shard, url in enumerate(shards)
         if shard not in headers
     ]
-    plan, estimate = foresee(tasks, len(shards), jobs=jobs, way=way) if tasks else (None, None)
+    plan, estimate = foresee(tasks, len(shards), jobs=engine.jobs, way=way) if tasks else (None, None)
     if estimate is not None:
         announce(estimate)
     index_bytes = 0
     with index_bar(tasks) as advance:
-        for built in build(tasks, jobs, plan):
+        for built in build(tasks, engine.jobs, plan, engine=engine):
             advance(built)
             headers[built.task.shard] = built.header
             index_bytes += built.index_bytes

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from seta_stream.cli.engines import engine_options
 from seta_stream.cli.storage import key_values, storage_options
 from seta_stream.errors import SetaStreamError, SetaStreamWarning
 
@@ -53,8 +54,8 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--shard-bytes", callback=_bytes, metavar="N", help="Split or join shards to this size, as 256MiB.")
 @click.option("--shard-samples", type=click.IntRange(min=1), metavar="N", help="The same, in samples.")
 @click.option("--prefix", metavar="NAME", help="Name the new shards NAME-000000.tar and so on.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes; as many as pay by default.")
 @click.option("--index", metavar="FOLDER", help="Folder of the corpus's indexes, if they are not beside the shards.")
+@engine_options
 @storage_options
 @key_values("--to-option", "to_options", help="The same for --to; --option by default, where the protocol is one.")
 @key_values("--state-option", "state_options", help="The same for the states.")
@@ -91,8 +92,9 @@ def _do(urls: Sequence[str], choices: dict[str, Any], *, dry_run: bool) -> Repor
 
     names = (
         "order", "state", "generation", "state_out", "shard_bytes", "shard_samples", "prefix", "jobs", "index",
-        "options", "to_options", "state_options",
+        "options", "to_options", "state_options", "engine",
     )  # fmt: skip
+    choices["jobs"] = choices["engine"].jobs
     choice = Choice(urls, normalise(choices["to"]), *(choices[name] for name in names))
     if dry_run:
         return forecast(choice)

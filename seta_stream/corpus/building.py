@@ -6,7 +6,6 @@ written when its shard is done, whole or not at all: interrupted, the work goes 
 
 from __future__ import annotations
 
-import os
 import queue
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -22,15 +21,16 @@ from seta_stream.corpus.index import IndexHeader, read_header
 from seta_stream.corpus.places import Home, Place
 from seta_stream.corpus.scanning import Scan, scan_quietly
 from seta_stream.errors import ReadError, SetaStreamWarning
+from seta_stream.jobs import LOCAL, Engine, run
 from seta_stream.store import ObjectInfo, Options, is_local, store_for
 
 if TYPE_CHECKING:
     from seta_stream.corpus.interop import Found as Foreign
 
-_BYTES_PER_PROCESS: Final = 1 << 30
-"""A process takes a second to start, in which one scans about this much."""
 _BATCH: Final = 4 * HOPS_AT_ONCE
 """Remote shards that are handed to the processes at once, so that each has enough of them under way."""
+_CLUSTER_TASKS: Final = 256
+"""Into so many tasks the remote shards of a cluster's job are divided at least, so that every worker has some."""
 _LOOKS_EVERY_S: Final = 0.5
 """How often it is looked whether the work is still wanted."""
 
@@ -93,7 +93,12 @@ class Built:
 
 
 def build(
-    tasks: Sequence[Task], jobs: int | None = None, plan: Plan | None = None, *, halt: Event | None = None
+    tasks: Sequence[Task],
+    jobs: int | None = None,
+    plan: Plan | None = None,
+    *,
+    halt: Event | None = None,
+    engine: Engine = LOCAL,
 ) -> Generator[Built, None, None]:
     """Scan shards and write their indexes; give each as it is done, in any order, its warning issued.
 
@@ -106,6 +111,7 @@ def build(
             there is enough to do.
         plan: how remote shards are scanned, as probing.foresee gives it.
         halt: is set, by another thread, when no more are wanted.
+        engine: a cluster that does it, instead of processes of this machine.
 
     Raises:
         CorpusError: a shard is damaged (TarError), refused, or replaced meanwhile (ShardChangedError).
@@ -114,31 +120,25 @@ def build(
     near = [task for task in tasks if is_local(task.url)]
     far = [task for task in tasks if not is_local(task.url)]
     plan = plan or Plan()
-    for built in chain(_near(near, _processes(near, jobs, plan.ranks)), _far(far, plan, halt)):
+    results: Iterator[Built]
+    if engine.is_local:
+        results = chain(_near(near, _processes(near, jobs, plan.ranks)), _far(far, plan, halt))
+    else:
+        results = _on_cluster(near, far, plan, engine)
+    for built in results:
         if built.note:
             warnings.warn(built.note, SetaStreamWarning, stacklevel=3)
         yield built
 
 
-def cpus() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _processes(tasks: Sequence[Task], jobs: int | None, ranks: int = 1) -> int:
-    if jobs is not None:
-        return max(1, min(jobs, len(tasks)))
-    return max(1, min(cpus() // ranks, len(tasks), sum(task.size for task in tasks) // _BYTES_PER_PROCESS))
+    return Engine(jobs=jobs).processes(len(tasks), sum(task.size for task in tasks), sharers=ranks)
 
 
 def _near(tasks: Sequence[Task], processes: int) -> Iterator[Built]:
-    if processes == 1:
-        yield from map(build_one, tasks)
-        return
-    from joblib import Parallel, delayed  # noqa: PLC0415  (only where several processes pay)
-
-    pool = Parallel(n_jobs=processes, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from pool(delayed(build_one)(task) for task in _largest_first(tasks))
+    ordered = tasks if processes == 1 else _largest_first(tasks)
+    for _, built in run(build_one, ordered, Engine(jobs=processes)):
+        yield built
 
 
 def _far(tasks: Sequence[Task], plan: Plan, halt: Event | None) -> Iterator[Built]:
@@ -146,8 +146,6 @@ def _far(tasks: Sequence[Task], plan: Plan, halt: Event | None) -> Iterator[Buil
     if plan.processes == 1 or len(tasks) < 2:
         yield from _in_threads(ordered, plan, halt)
         return
-    from joblib import Parallel, delayed  # noqa: PLC0415  (only where several processes pay)
-
     # Nothing of a batch is known, and nobody can be told to stop, before all of it is done.
     batch_length = _BATCH if halt is None else HOPS_AT_ONCE
     batches = [
@@ -155,8 +153,17 @@ def _far(tasks: Sequence[Task], plan: Plan, halt: Event | None) -> Iterator[Buil
         for begin in range(0, len(ordered), batch_length)
         for part in range(plan.processes)
     ]
-    pool = Parallel(n_jobs=plan.processes, return_as="generator_unordered", batch_size=1)
-    yield from chain.from_iterable(pool(delayed(_build_batch)(batch, plan) for batch in batches if batch))
+    for _, built in run(_Batches(plan), [batch for batch in batches if batch], Engine(jobs=plan.processes)):
+        yield from built
+
+
+def _on_cluster(near: Sequence[Task], far: Sequence[Task], plan: Plan, engine: Engine) -> Iterator[Built]:
+    """Scan shards elsewhere: a file is a task, and so are some remote shards, which one worker scans at once."""
+    ordered = _largest_first(far)
+    length = max(1, min(HOPS_AT_ONCE, len(far) // _CLUSTER_TASKS))
+    groups = [ordered[begin : begin + length] for begin in range(0, len(far), length)]
+    for _, built in run(_Batches(plan), [[task] for task in _largest_first(near)] + groups, engine):
+        yield from built
 
 
 def _largest_first(tasks: Sequence[Task]) -> list[Task]:
@@ -164,9 +171,14 @@ def _largest_first(tasks: Sequence[Task]) -> list[Task]:
     return sorted(tasks, key=lambda task: -task.size)
 
 
-def _build_batch(tasks: Sequence[Task], plan: Plan) -> list[Built]:
-    """Build some remote indexes in a process of its own."""
-    return list(_in_threads(tasks, plan))
+@dataclass(frozen=True)
+class _Batches:
+    """Builds some indexes in a process of its own."""
+
+    plan: Plan
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Built]:
+        return list(_in_threads(tasks, self.plan))
 
 
 def _in_threads(tasks: Sequence[Task], plan: Plan, halt: Event | None = None) -> Iterator[Built]:

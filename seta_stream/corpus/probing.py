@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from seta_stream.corpus.building import Task, cpus
+from seta_stream.corpus.building import Task
 from seta_stream.corpus.compressed import HEAD_BYTES, opener_of
 from seta_stream.corpus.conditions import FIRST_BYTES, LEAST_SPANS, Plan, Step, Way
 from seta_stream.corpus.costs import (
@@ -29,6 +29,7 @@ from seta_stream.corpus.costs import (
 )
 from seta_stream.corpus.tar import TarScanner
 from seta_stream.errors import SetaStreamError
+from seta_stream.jobs import cpus
 from seta_stream.store import ShardFile, is_local, local_path, protocol_of, shown, store_for
 
 if TYPE_CHECKING:

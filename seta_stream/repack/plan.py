@@ -80,6 +80,41 @@ def cut(weights: Iterable[NDArray[Any]], most: int) -> list[Pieces]:
     return [*found, tuple(current)]
 
 
+class Chosen(Sequence[Pieces]):
+    """New shards of which only some samples are wanted; those without any are left out.
+
+    Pieces are made when they are asked for: where every second sample is wanted there are as many as samples.
+
+    Args:
+        news: what each new shard would hold of all samples.
+        wanted: bool [samples of the corpus].
+        first_id: int64 [shards + 1], of the corpus.
+    """
+
+    def __init__(self, news: Sequence[Pieces], wanted: NDArray[np.bool_], first_id: NDArray[np.int64]) -> None:
+        self._wanted = wanted
+        self._first_id = first_id
+        self.places = [place for place, pieces in enumerate(news) if any(self._of(piece).any() for piece in pieces)]
+        """Which of the new shards are left, by their numbers before."""
+        self._news = [news[place] for place in self.places]
+
+    def __len__(self) -> int:
+        return len(self._news)
+
+    def __getitem__(self, number: Any) -> Any:
+        found: list[Piece] = []
+        for piece in self._news[number]:
+            # edges: where wanted ones begin and end, in turn
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], self._of(piece), [False]]).astype(np.int8)))
+            places = (edges + piece.start).tolist()
+            found += [Piece(piece.shard, start, stop) for start, stop in zip(places[::2], places[1::2], strict=True)]
+        return tuple(found)
+
+    def _of(self, piece: Piece) -> NDArray[np.bool_]:
+        first = int(self._first_id[piece.shard])
+        return self._wanted[first + piece.start : first + piece.stop]
+
+
 def base_name(url: str) -> str:
     """Return what a shard's copy is called: its own name, as a plain tar; empty where the URL gives no usable one."""
     # What follows a question mark may be a signature.

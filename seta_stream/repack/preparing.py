@@ -6,11 +6,13 @@ writes those that are missing, into the user's cache folder.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -22,9 +24,10 @@ from seta_stream.corpus.indexing import Corpus, open_corpus
 from seta_stream.corpus.listing import Urls, options_at
 from seta_stream.corpus.places import beside, fits
 from seta_stream.errors import ArgumentError, IndexFileError, ReadError, StateError
+from seta_stream.jobs import LOCAL, Engine
 from seta_stream.losses.table import LossTable
 from seta_stream.repack.carrying import losses_of
-from seta_stream.repack.plan import ORDERS, Order, Pieces, base_name, cut, fingerprint, one_to_one, shard_names
+from seta_stream.repack.plan import ORDERS, Chosen, Order, Pieces, base_name, cut, fingerprint, one_to_one, shard_names
 from seta_stream.repack.record import FOLDER, MANIFEST_NAME, RECORD_SUFFIX, Record, refuse_other, unpack_manifest
 from seta_stream.store import ObjectInfo, Options, is_local, join, local_path, normalise, store_for
 
@@ -53,11 +56,15 @@ class Choice:
     storage_options: Options | None = field(repr=False)
     to_options: Options | None = field(repr=False)
     state_options: Options | None = field(repr=False)
+    engine: Engine = LOCAL
+    wanted: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         for is_wrong, message in self._rules():
             if is_wrong:
                 raise ArgumentError(f"Cannot repack: {message}")
+        if self.jobs is not None:
+            object.__setattr__(self, "engine", replace(self.engine, jobs=self.jobs))
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         yield self.order not in ORDERS, f"order={self.order!r} is none of {', '.join(ORDERS)}."
@@ -107,7 +114,7 @@ class Prepared:
 
     choice: Choice
     corpus: Corpus
-    news: list[Pieces]
+    news: Sequence[Pieces]
     names: list[str]
 
     @property
@@ -134,6 +141,14 @@ class Prepared:
         return join(self.choice.to, FOLDER, MANIFEST_NAME)
 
     @property
+    def wanted_bytes(self) -> int:
+        """Sum of the extents of the samples that are written; where only some are wanted, by their shards' means."""
+        if self.choice.wanted is None:
+            return int(self.shards.extent_bytes.sum())
+        counts = [np.count_nonzero(self.choice.wanted[begin:end]) for begin, end in pairwise(self.shards.first_id)]
+        return int((self.shards.extent_bytes * (counts / np.maximum(self.shards.samples, 1))).sum())
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a later start must agree with; nothing in it tells where the corpus lies."""
         rows = zip(self.shards.urls, self.shards.digests, self.shards.samples.tolist(), strict=True)
@@ -143,6 +158,7 @@ class Prepared:
             "shard_samples": self.choice.shard_samples,
             "sources": [[base_name(url), digest.hex(), samples] for url, digest, samples in rows],
             "shards": self.names,
+            "wanted": None if self.choice.wanted is None else _digest(self.choice.wanted),
         }
 
     def losses(self, table: LossTable | None, number: int) -> NDArray[np.float32] | None:
@@ -166,16 +182,31 @@ def prepare(choice: Choice) -> Prepared:
     """
     corpus = open_corpus(choice.urls, index=choice.index, storage_options=choice.storage_options, jobs=choice.jobs)
     _refuse_same_folder(corpus.table.urls, choice.to)
-    samples = corpus.table.samples.tolist()
-    if choice.shard_samples is not None:
-        news = cut((np.ones(count, np.int64) for count in samples), choice.shard_samples)
-    elif choice.shard_bytes is not None:
-        news = cut(_extents(corpus), choice.shard_bytes)
-    else:
-        news = one_to_one(samples)
+    news, urls = _news(choice, corpus), corpus.table.urls
     # Cut shards are numbered even where they happen to be as many: what one holds is not what its namesake held.
     is_cut = choice.shard_samples is not None or choice.shard_bytes is not None
-    return Prepared(choice, corpus, news, shard_names(corpus.table.urls, len(news), choice.prefix, is_cut=is_cut))
+    if choice.wanted is None:
+        return Prepared(choice, corpus, news, shard_names(urls, len(news), choice.prefix, is_cut=is_cut))
+    chosen = Chosen(news, choice.wanted, corpus.table.first_id)
+    left = urls if is_cut else [urls[place] for place in chosen.places]
+    return Prepared(choice, corpus, chosen, shard_names(left, len(chosen), choice.prefix, is_cut=is_cut))
+
+
+def _news(choice: Choice, corpus: Corpus) -> list[Pieces]:
+    """Return what each new shard holds, or would if all samples were wanted: these alone count for its size."""
+    first_id, wanted = corpus.table.first_id, choice.wanted
+    parts = [slice(begin, end) for begin, end in pairwise(first_id.tolist())]
+    if choice.shard_samples is not None:
+        ones = (np.ones(part.stop - part.start, np.int64) if wanted is None else wanted[part] for part in parts)
+        return cut(ones, choice.shard_samples)
+    if choice.shard_bytes is not None:
+        extents = zip(_extents(corpus), parts, strict=True)
+        return cut((sizes if wanted is None else sizes * wanted[part] for sizes, part in extents), choice.shard_bytes)
+    return one_to_one(corpus.table.samples.tolist())
+
+
+def _digest(wanted: NDArray[np.bool_]) -> str:
+    return hashlib.blake2b(np.packbits(wanted).tobytes(), digest_size=16).hexdigest()
 
 
 def began(prepared: Prepared) -> dict[str, Any] | None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from seta_stream.corpus.index import SUFFIX, ShardIndex
 from seta_stream.corpus.listing import Urls
 from seta_stream.errors import CorpusError, StateLockedError
+from seta_stream.jobs import Engine
+from seta_stream.jobs import run as run_tasks
 from seta_stream.losses.generations import Generations
 from seta_stream.repack.carrying import Taken, carry, keep, read_losses, reread
 from seta_stream.repack.drafts import remove_left_over, write_file, writing
@@ -26,9 +28,6 @@ from seta_stream.repack.writing import NewShard, Task, Written, write_task
 from seta_stream.store import ObjectInfo, Options, is_local, join, normalise, store_for
 
 MEMORY_BYTES: Final = 1 << 30
-
-_BYTES_PER_PROCESS: Final = 1 << 30
-"""A process takes a second to start, in which one copies about half of this."""
 
 
 @dataclass(frozen=True)
@@ -218,11 +217,17 @@ def _begin(prepared: Prepared, home: Generations) -> Taken | None:
             told |= {"generation": taken.origin, "kept": keep(home, taken, prepared.shards)}
         write_file(prepared.manifest_url, pack_manifest(told), prepared.to_options)
     if is_local(prepared.choice.to):
-        names = frozenset(name + ending for name in prepared.names for ending in ("", SUFFIX, RECORD_SUFFIX))
-        remove_left_over(join(prepared.choice.to, FOLDER), names | {MANIFEST_NAME})
-        if manifest is not None:
-            remove_left_over(prepared.choice.to, names)
+        folders = (FOLDER,) if manifest is None else (FOLDER, "")
+        _remove_left_over(prepared, folders)
     return taken
+
+
+def _remove_left_over(prepared: Prepared, folders: Sequence[str]) -> None:
+    """Remove the hidden files of a start that was killed, or of a worker."""
+    names = frozenset(name + ending for name in prepared.names for ending in ("", SUFFIX, RECORD_SUFFIX))
+    for folder in folders:
+        own = names | {MANIFEST_NAME} if folder else names
+        remove_left_over(join(prepared.choice.to, folder), own)
 
 
 def _write_all(
@@ -230,33 +235,25 @@ def _write_all(
 ) -> list[Written]:
     """Write what is not done, and tell after each task."""
     sizes = [record.extent_bytes for record in done.values()]
-    whole = int(prepared.shards.extent_bytes.sum())
+    whole = prepared.wanted_bytes
     progress(Progress(len(sizes), len(prepared.news), sum(sizes), whole))
     written: list[Written] = []
-    for results in _results(_tasks(prepared, taken, done), _processes(prepared, done)):
+    engine = prepared.choice.engine
+    if engine.is_local:
+        engine = Engine(jobs=_processes(prepared, done))
+    for _, results in run_tasks(write_task, _tasks(prepared, taken, done), engine):
         written += results
         sizes += [one.extent_bytes for one in results]
         progress(Progress(len(sizes), len(prepared.news), sum(sizes), whole))
+    if written and is_local(prepared.choice.to):
+        _remove_left_over(prepared, (FOLDER, ""))  # of workers that died
     return written
-
-
-def _results(tasks: Iterator[Task], processes: int) -> Iterator[list[Written]]:
-    if processes == 1:
-        yield from map(write_task, tasks)
-        return
-    from joblib import Parallel, delayed  # noqa: PLC0415  (only where several processes pay)
-
-    pool = Parallel(n_jobs=processes, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from pool(delayed(write_task)(task) for task in tasks)
 
 
 def _processes(prepared: Prepared, done: Mapping[int, Record]) -> int:
     left = len(prepared.news) - len(done)
-    if prepared.choice.jobs is not None:
-        return max(1, min(prepared.choice.jobs, left))
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    size = int(prepared.shards.extent_bytes.sum()) - sum(record.extent_bytes for record in done.values())
-    return max(1, min(cpus, left, size // _BYTES_PER_PROCESS))
+    size = prepared.wanted_bytes - sum(record.extent_bytes for record in done.values())
+    return prepared.choice.engine.processes(left, size)
 
 
 def _tasks(prepared: Prepared, taken: Taken | None, done: Mapping[int, Record]) -> Iterator[Task]:
@@ -265,7 +262,8 @@ def _tasks(prepared: Prepared, taken: Taken | None, done: Mapping[int, Record]) 
     store = store_for(prepared.choice.to, prepared.to_options)
     there = frozenset(store.names(prepared.choice.to))
     # A bucket is put a shard whole, from memory.
-    memory = MEMORY_BYTES // _processes(prepared, done) // (1 if is_local(prepared.choice.to) else 2)
+    processes = _processes(prepared, done) if prepared.choice.engine.is_local else 1
+    memory = MEMORY_BYTES // processes // (1 if is_local(prepared.choice.to) else 2)
     for numbers in chained(prepared.news, lambda shard: not seekable[shard]):
         left = [number for number in numbers if number not in done]
         if not left:
@@ -315,8 +313,10 @@ def _all_records(prepared: Prepared, done: Mapping[int, Record]) -> list[Record]
     """
     numbers = range(len(prepared.news))
     records = [done[number] if number in done else read_record(prepared, number) for number in numbers]
-    wanted = (prepared.shards.total, int(prepared.shards.extent_bytes.sum()))
+    chosen = prepared.choice.wanted
+    samples = prepared.shards.total if chosen is None else int(chosen.sum())
     found = (sum(record.samples for record in records), sum(record.extent_bytes for record in records))
+    wanted = (samples, prepared.wanted_bytes if chosen is None else found[1])
     if wanted != found:
         raise CorpusError(
             f"Cannot finish the repack in {prepared.choice.to}: the corpus has {wanted[0]} samples of {wanted[1]} "

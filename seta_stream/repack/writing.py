@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -130,7 +131,7 @@ def write_task(task: Task) -> list[Written]:
 
 def _write(task: Task, new: NewShard, indexes: dict[int, ShardIndex], holder: Holder) -> Written:
     costs = Costs()
-    sources = [_hold(task.shards[piece.shard], indexes[piece.shard], piece, holder, costs) for piece in new.pieces]
+    sources = _hold_all(task, new, indexes, holder, costs)
     laid = lay([source.index for source in sources], new.pieces)
     order = order_of(task.order, new.losses, laid.keys, new.url)
     wanted = laid.ordered(order)
@@ -147,6 +148,17 @@ def _write(task: Task, new: NewShard, indexes: dict[int, ShardIndex], holder: Ho
         holder.release(new.number)  # which looks at the shards again: only now the new one may be seen
         index = replace(index, shard_version=draft.publish(costs).version)
     return _record(task, new, index, pieces, order, costs)
+
+
+def _hold_all(task: Task, new: NewShard, indexes: dict[int, ShardIndex], holder: Holder, costs: Costs) -> list[_Source]:
+    """Hold the pieces; those of one shard together, with what lies between: one long read costs less than many."""
+    sources: list[_Source] = []
+    for shard, group_of in groupby(new.pieces, key=lambda piece: piece.shard):
+        pieces = list(group_of)
+        stretch = Piece(shard, pieces[0].start, pieces[-1].stop)
+        held = _hold(task.shards[shard], indexes[shard], stretch, holder, costs)
+        sources += [replace(held, piece=piece) for piece in pieces]
+    return sources
 
 
 def _hold(shard: Shard, index: ShardIndex, piece: Piece, holder: Holder, costs: Costs) -> _Source:

@@ -179,9 +179,11 @@ def test_batches_are_short_where_a_build_may_be_given_up(
     lengths: list[int] = []
     monkeypatch.setattr(building, "_BATCH", 6)
     monkeypatch.setattr(building, "HOPS_AT_ONCE", 4)
-    plain = building._build_batch
+    plain = building.run
     monkeypatch.setattr(
-        "joblib.delayed", lambda _: lambda batch, plan: (lengths.append(len(batch)), (plain, (batch, plan), {}))[1]
+        building,
+        "run",
+        lambda work, batches, engine: (lengths.extend(map(len, batches)), plain(work, batches, engine))[1],
     )
     urls = [f"{fill(6)}/train-{number:04d}.tar" for number in range(6)]
     tasks = tasks_of(urls, s3_server.options, tmp_path)
