@@ -5,14 +5,13 @@ Takes the lines of history.jsonl; effect: writes a PNG. Needs matplotlib (the ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seta_stream.errors import StateError, UnsupportedError
+from seta_stream.report.distributions import Lines, LossAxis, density, is_over, keep_at
 from seta_stream.report.summary import epoch_shares, lineage_lines
 
 MAX_RIDGES: Final = 14
@@ -21,15 +20,8 @@ _INK: Final = "#22303c"
 _MUTED: Final = "#8794a0"
 _DROPPED: Final = "#d5dbe1"
 _KEPT: Final = "#1f77b4"
-_POINTS: Final = 400
 _RIDGE: Final = 0.86
 """Height of the highest place of each curve, where the curves are 1 apart: none reaches the next."""
-
-_DECADE: Final = 10.0
-"""From the median to nearly the highest loss: beyond that the axis is logarithmic."""
-
-Floats = NDArray[np.float64]
-Lines = Sequence[Mapping[str, Any]]
 
 
 def draw_history(history: Lines, path: str | Path) -> None:
@@ -67,13 +59,13 @@ def draw_history(history: Lines, path: str | Path) -> None:
 
 
 def _draw_ridges(axes: Any, lines: Lines) -> None:
-    axis = _LossAxis(lines)
+    axis = LossAxis(lines)
     places = axis.places()
     for row, line in enumerate(lines):
         base = float(len(lines) - 1 - row)  # the first epoch at the top
-        height = _density(line, axis)
+        height = density(line, axis)
         height *= _RIDGE / max(height.max(), 1e-12)
-        keep = np.zeros(_POINTS) if _is_over(line) else _keep_at(line, axis.losses(places))
+        keep = np.zeros(len(places)) if is_over(line) else keep_at(line, axis.losses(places))
         axes.fill_between(places, base, base + height, color=_DROPPED, linewidth=0, zorder=row)
         for share in np.unique(keep[keep > 0]):
             # A step fills up to where the next one begins.
@@ -81,14 +73,14 @@ def _draw_ridges(axes: Any, lines: Lines) -> None:
             axes.fill_between(places, base, base + height, where=filled, color=_blend(share), linewidth=0, zorder=row)
         axes.plot(places, base + height, color=_INK, linewidth=0.8, zorder=row)
         expected = line.get("expected_share")
-        told = "" if expected is None or _is_over(line) else f"keeps {100 * expected:.0f} %"
+        told = "" if expected is None or is_over(line) else f"keeps {100 * expected:.0f} %"
         axes.annotate(
             told, (1.005, base + 0.12), xycoords=("axes fraction", "data"), color=_KEPT, fontsize=9, va="center"
         )
     axes.set_yticks(range(len(lines)), _labels(lines)[::-1])
     axes.set_ylim(-0.15, len(lines) - 1 + _RIDGE + 0.1)
     axes.set_xlim(places[0], places[-1])
-    axis.label(axes)
+    _label(axis, axes)
     axes.set_title(
         "Losses before each epoch, and the window of them that it kept", loc="left", color=_INK, fontsize=12, pad=26
     )
@@ -99,14 +91,8 @@ def _draw_ridges(axes: Any, lines: Lines) -> None:
 def _labels(lines: Lines) -> list[str]:
     """Return what each ridge is called; the last is of an epoch that has not run."""
     labels = [f"epoch {line['epoch'] + 1}" for line in lines]
-    labels[-1] = "at the end" if _is_over(lines[-1]) else f"next: {lines[-1]['epoch'] + 1}"
+    labels[-1] = "at the end" if is_over(lines[-1]) else f"next: {lines[-1]['epoch'] + 1}"
     return labels
-
-
-def _is_over(line: Mapping[str, Any]) -> bool:
-    policy = (line.get("facts") or {}).get("policy")
-    planned = policy.get("num_epochs") if isinstance(policy, Mapping) else None
-    return isinstance(planned, int) and line["epoch"] + 1 >= planned
 
 
 def _blend(share: float) -> tuple[float, float, float]:
@@ -161,72 +147,15 @@ def _clean(axes: Any, *, left: bool) -> None:
     axes.tick_params(colors=_INK, labelsize=9, length=3 if left else 0)
 
 
-class _LossAxis:
-    """Where losses lie on the picture: linear, or logarithmic where they span decades."""
-
-    def __init__(self, lines: Lines) -> None:
-        levels = np.array([_levels(line) for line in lines])
-        low, high = float(levels[:, 0].min()), float(levels[:, -1].max())
-        middle = float(np.median(levels[:, 1]))
-        self._is_log = low > 0 and high / max(middle, 1e-300) > _DECADE
-        self._low, self._high = (low, high) if high > low else (low - 0.5, high + 0.5)
-        if not self._is_log:
-            margin = 0.02 * (self._high - self._low)
-            self._low, self._high = self._low - margin, self._high + margin
-
-    def places(self) -> Floats:
-        """Return evenly spaced places along the axis."""
-        ends = np.array([self._low, self._high])
-        low, high = np.log10(ends) if self._is_log else ends
-        return np.linspace(low, high, _POINTS)
-
-    def losses(self, places: Floats) -> Floats:
-        """Return the losses at places."""
-        return 10.0**places if self._is_log else places
-
-    def label(self, axes: Any) -> None:
-        """Name the axis; powers of ten where it is logarithmic."""
-        axes.set_xlabel(f"loss per sample, as recorded{' (log scale)' if self._is_log else ''}", color=_INK)
-        if self._is_log:
-            axes.xaxis.set_major_locator(_integers())
-            axes.xaxis.set_major_formatter(lambda place, _: f"$10^{{{place:.0f}}}$")
+def _label(axis: LossAxis, axes: Any) -> None:
+    """Name the axis; powers of ten where it is logarithmic."""
+    axes.set_xlabel(f"loss per sample, as recorded{' (log scale)' if axis.is_log else ''}", color=_INK)
+    if axis.is_log:
+        axes.xaxis.set_major_locator(_integers())
+        axes.xaxis.set_major_formatter(lambda place, _: f"$10^{{{place:.0f}}}$")
 
 
 def _integers() -> Any:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  (an extra)
 
     return MaxNLocator(integer=True)
-
-
-def _levels(line: Mapping[str, Any]) -> Floats:
-    """Return the 1 %, 50 % and 98 % losses of an epoch."""
-    edges, counts = np.asarray(line["histogram"]["edges"]), np.asarray(line["histogram"]["counts"], float)
-    reached = np.cumsum(counts) / counts.sum()
-    at = np.searchsorted(reached, [0.01, 0.5, 0.98]).clip(0, len(counts) - 1)
-    return np.array([edges[at[0]], edges[at[1]], edges[at[2] + 1]])
-
-
-def _density(line: Mapping[str, Any], axis: _LossAxis) -> Floats:
-    """Return the smoothed density at the axis's places."""
-    places = axis.places()
-    edges, counts = np.asarray(line["histogram"]["edges"], float), np.asarray(line["histogram"]["counts"], float)
-    step = places[1] - places[0]
-    borders = axis.losses(np.concatenate([places - step / 2, [places[-1] + step / 2]]))
-    # A merged bin's samples lie between its edge and the next one; many equal losses make a step in the sum.
-    running = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
-    density = np.diff(np.interp(borders, edges, running, left=0.0, right=1.0))
-    kernel = np.exp(-0.5 * (np.arange(-12, 13) / 4.0) ** 2)
-    smooth: Floats = np.convolve(density, kernel / kernel.sum(), mode="same")
-    return smooth
-
-
-def _keep_at(line: Mapping[str, Any], losses: Floats) -> Floats:
-    """Return the keep probability at losses, by the rule that the line holds for the next epoch.
-
-    A rule per group of samples has no one probability at a loss: nothing is drawn of it.
-    """
-    rule = line.get("rule")
-    if rule is None or "groups" in rule:
-        return np.ones(len(losses))
-    keep: Floats = np.asarray(rule["keep"])[np.searchsorted(np.asarray(rule["edges"]), losses, side="right")]
-    return np.ceil(np.round(20 * keep, 9)) / 20  # at most 20 shades, however many steps a rule has

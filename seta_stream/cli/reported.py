@@ -1,0 +1,237 @@
+"""A state, read for a report.
+
+Takes the URL of a state and choices; gives a RunReport. Effects: reads the state, and of the corpus the samples shown.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seta_stream.cli.cards import Place, cards_of, extreme
+from seta_stream.corpus.ids import ShardTable
+from seta_stream.corpus.indexing import Corpus, open_corpus
+from seta_stream.corpus.labels import label_samples
+from seta_stream.corpus.surveying import CORPUS_FILE
+from seta_stream.errors import IndexFileError, PolicyError, SetaStreamError, SetaStreamWarning, StateError
+from seta_stream.losses.columns import LOSS
+from seta_stream.losses.generations import Generation, Generations
+from seta_stream.losses.table import LossTable
+from seta_stream.policies import SeTa, policy_from
+from seta_stream.report.html_values import RunReport
+from seta_stream.report.prices import STORES, Price
+from seta_stream.report.runfigures import Costs, drawable, figures_of, usable_lines
+from seta_stream.report.sources import SourceRow, by_source, source_names
+from seta_stream.report.summary import summarise
+from seta_stream.store import Options, join, protocol_of, shown, store_for
+
+BY: Final = {
+    "source": "folder and name of the shard",
+    "shard": "shard",
+    "folder": "folder of the key",
+    "fields": "the fields that a sample has",
+}
+"""How samples are told apart, and that in words."""
+
+_STORE_OF: Final = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a report is to hold.
+
+    Args:
+        samples: how many of the hardest, and as many of the easiest.
+        by: one of BY.
+        urls: the corpus, where it is no longer where the state says.
+        index: folder of its indexes.
+        options: of the shards' file system; of the state's too, unless `state_options` are given.
+        state_options: of the state's.
+    """
+
+    samples: int = 12
+    by: str = "source"
+    urls: tuple[str, ...] = ()
+    index: str | None = None
+    options: Options | None = field(default=None, repr=False)
+    state_options: Options | None = field(default=None, repr=False)
+
+
+CostsAt = Callable[[Price], Costs]
+"""List price of the store that the shards lie in → prices and power."""
+
+
+def read_report(state: str, choices: Choices, costs: CostsAt = Costs, made: datetime | None = None) -> RunReport:
+    """Return a run, told whole.
+
+    Args:
+        state: a local folder or any fsspec URL.
+        choices: what the report is to hold.
+        costs: gives prices and power.
+        made: the time to name; now by default.
+
+    Raises:
+        StateError: there are no losses.
+        CorpusError: `urls` name no corpus.
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SetaStreamWarning)
+        report = _read(state, choices, costs, made or datetime.now(UTC), notes)
+    told = [str(one.message) for one in caught if issubclass(one.category, SetaStreamWarning)]
+    for one in caught:
+        if not issubclass(one.category, SetaStreamWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return RunReport(**{**vars(report), "notes": (*told, *notes)})
+
+
+def _read(state: str, choices: Choices, costs: CostsAt, made: datetime, notes: list[str]) -> RunReport:
+    state_options = choices.options if choices.state_options is None else choices.state_options
+    generations = Generations(state, state_options)
+    newest = _newest(generations, state)
+    place = _place(state, choices, state_options, notes)
+    shards = _Sidecars(newest) if place.shards is None else place.shards
+    table = LossTable(shards.samples)
+    loaded = generations.load(newest, table, shards)
+    lines = _lines(generations, newest, notes)
+    hard, easy = extreme(table, choices.samples)
+    cards = cards_of([*hard, *easy], table, place)
+    given = costs(price_at(place.shards))
+    return RunReport(
+        state=shown(state),
+        made=made.strftime("%Y-%m-%d %H:%M UTC"),
+        version=_version(),
+        summary=summarise(
+            table, lines, generation=newest.name, epoch=newest.epoch, rule=newest.rule, group=_grouping(newest),
+            unmatched_shards=loaded.unseen_shards,
+        ),
+        run=figures_of(lines, given),
+        lines=tuple(drawable(lines)),
+        costs=given,
+        sources=_sources(table, place, newest, choices.by, notes),
+        sources_by=BY[choices.by],
+        hardest=tuple(cards[: len(hard)]),
+        easiest=tuple(cards[len(hard) :]),
+    )  # fmt: skip
+
+
+def _version() -> str:
+    try:
+        return version("seta-stream")
+    except PackageNotFoundError:  # run from a checkout
+        return "(not installed)"
+
+
+def _newest(generations: Generations, state: str) -> Generation:
+    kept = generations.kept()
+    if not kept:
+        raise StateError(
+            f"There are no losses in {shown(state)}: no generation is kept there. Give the folder that was passed as "
+            "state=, after an epoch with recorded losses."
+        )
+    return kept[-1]
+
+
+class _Sidecars:
+    """The shards as a generation knows them, where the state holds no shard table."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.samples = np.array([one.samples for one in generation.sidecars], np.int64)
+        self.digests = tuple(one.digest for one in generation.sidecars)
+
+
+def _place(state: str, choices: Choices, state_options: Options | None, notes: list[str]) -> Place:
+    """Return where samples are read from."""
+    if choices.urls:
+        corpus = open_corpus(
+            list(choices.urls), index=choices.index, state=state, storage_options=choices.options,
+            state_options=state_options,
+        )  # fmt: skip
+        return Place(corpus.table, corpus, choices.index, state, choices.options, state_options)
+    table = None
+    url = join(state, CORPUS_FILE)
+    store = store_for(url, state_options)
+    try:
+        table = ShardTable.from_bytes(store.read(url), url) if store.exists(url) else None
+    except IndexFileError as error:
+        notes.append(error.message)
+    options = choices.options
+    if choices.state_options is None and table is not None and len(table):
+        # What was given for the state says nothing to another file system.
+        options = options if protocol_of(table.urls[0]) == protocol_of(state) else None
+    return Place(table, None, choices.index, state, options, state_options)
+
+
+def _lines(generations: Generations, newest: Generation, notes: list[str]) -> list[dict[str, Any]]:
+    """Return the lines that lead to the newest generation; where the history lacks it, that of its manifest."""
+    history = generations.history()
+    lines = usable_lines(history, newest.name)
+    if not lines:
+        notes.append("history.jsonl does not tell of the newest generation: its epochs are not shown, but the last.")
+        lines = usable_lines([dict(newest.line) | {"parent": None}])
+    return lines
+
+
+def _grouping(newest: Generation) -> Any:
+    """Return how the run's policy groups losses; None where it does not, or is none that is known here."""
+    described = newest.facts.get("policy")
+    try:
+        policy = policy_from(described) if isinstance(described, dict) else None
+    except (PolicyError, TypeError, ValueError):  # a class of the user's own
+        return None
+    return policy.groups if isinstance(policy, SeTa) else None
+
+
+def price_at(shards: ShardTable | None) -> Price:
+    """Return the list price of the store that shards lie in; none for files and other places."""
+    protocol = protocol_of(shards.urls[0]) if shards is not None and len(shards) else "file"
+    return STORES[_STORE_OF.get(protocol, "none")]
+
+
+def _sources(table: LossTable, place: Place, newest: Generation, by: str, notes: list[str]) -> tuple[SourceRow, ...]:
+    if place.shards is None:
+        return ()
+    rule = newest.rule if newest.line.get("judged_by", LOSS) == LOSS else None
+    try:
+        names, codes = _labels(place, place.shards, by)
+    except SetaStreamError as error:
+        notes.append(f"Samples could not be told apart by {BY[by]}: {error.message}")
+        return ()
+    return by_source(names, codes, table.values, table.all_ages, rule)
+
+
+def _labels(place: Place, shards: ShardTable, by: str) -> tuple[Sequence[str], NDArray[Any]]:
+    """Return the sources' names, and that of each sample."""
+    if by in {"source", "shard"}:
+        urls = [shown(url) for url in shards.urls]
+        of_shards = source_names(urls) if by == "source" else urls
+        names = list(dict.fromkeys(of_shards))
+        numbers = {name: at for at, name in enumerate(names)}
+        return names, np.repeat([numbers[name] for name in of_shards], shards.samples)
+    corpus = place.corpus or _opened(place, shards)
+    return label_samples(corpus, by)
+
+
+def _opened(place: Place, shards: ShardTable) -> Corpus:
+    corpus = open_corpus(
+        list(shards.urls), index=place.index, state=place.state, storage_options=place.options,
+        state_options=place.state_options,
+    )  # fmt: skip
+    if corpus.table.digests != shards.digests:
+        raise StateError("the corpus is no longer the one that the losses are of. Name that one by --urls.")
+    return corpus
