@@ -198,7 +198,7 @@ class Session:
         if self.rank == 0:
             warn_of_losses(stats, delivered, needs_losses=getattr(self._policy, "needs_losses", True))
         facts = stats.facts() | {"seconds": time.monotonic() - self._began, "consumed": consumed}
-        facts["policy"] = describe(self._policy)
+        facts |= {"policy": describe(self._policy), "seed": self.geometry.seed}
         self.memory.commit(epoch, facts)
         return consumed
 

@@ -106,6 +106,7 @@ FRAMEWORKS = {
     "obstore": ("store.obstores",),
     "aiohttp": ("store.filesystems",),
     "matplotlib": ("report.picture", "report.comparison", "demo.fonts"),
+    "pyarrow": ("carry.tables",),
     "PIL": ("read.images", "demo."),
     "sklearn": ("policies.kmeans",),
     "joblib": ("engines", "demo.shards"),

@@ -2,4 +2,5 @@
 
 from seta_stream.cli import main
 
-main(prog_name="seta-stream")
+if __name__ == "__main__":  # a worker process may import this file again
+    main(prog_name="seta-stream")
