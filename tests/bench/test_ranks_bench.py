@@ -45,8 +45,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str,
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("policy", ["seta", "infobatch"])
-@pytest.mark.parametrize("ranks", [1, 4, 16])
+@pytest.mark.parametrize(("ranks", "policy"), [(1, "seta"), (4, "infobatch"), (16, "seta")])
 def test_figures_add_up(bench: dict[str, ModuleType], tmp_path: Path, ranks: int, policy: str) -> None:
     """Parts add up to the whole, everything is selected at first, and one process exchanges nothing."""
     case = bench["ranks_rig"].Case(SAMPLES, SHARDS, ranks, policy)
