@@ -33,8 +33,9 @@ MOST_SAMPLES: Final = 50
     help="Show so many of the hardest and of the easiest samples.",
 )  # fmt: skip
 @click.option(
-    "--by", type=click.Choice(["source", "shard", "folder", "fields"]), default="source", show_default=True,
-    help="Tell samples apart by folder and name of the shard, shard, folder of the key, or their fields.",
+    "--by", metavar="WHAT", default="source", show_default=True,
+    help="Tell samples apart by source (folder and name of the shard), shard, folder (of the key), fields, or by the "
+    "content of a field, as cls, which is read of every sample.",
 )  # fmt: skip
 @click.option(
     "--urls", multiple=True, metavar="URLS", help="The shards, if they are not where the state says; repeatable."

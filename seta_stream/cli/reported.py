@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.cli.cards import Place, cards_of, extreme
+from seta_stream.cli.classes import classes_by
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.indexing import Corpus, open_corpus
 from seta_stream.corpus.labels import label_samples
@@ -38,7 +39,7 @@ BY: Final = {
     "folder": "folder of the key",
     "fields": "the fields that a sample has",
 }
-"""How samples are told apart, and that in words."""
+"""How samples are told apart without reading them, and that in words."""
 
 _STORE_OF: Final = {
     "s3": "s3",
@@ -57,7 +58,7 @@ class Choices:
 
     Args:
         samples: how many of the hardest, and as many of the easiest.
-        by: one of BY.
+        by: one of BY, or the name of a field that holds a class.
         urls: the corpus, where it is no longer where the state says.
         index: folder of its indexes.
         options: of the shards' file system; of the state's too, unless `state_options` are given.
@@ -124,7 +125,7 @@ def _read(state: str, choices: Choices, costs: CostsAt, made: datetime, notes: l
         lines=tuple(drawable(lines)),
         costs=given,
         sources=_sources(table, place, newest, choices.by, notes),
-        sources_by=BY[choices.by],
+        sources_by=told_by(choices.by),
         hardest=tuple(cards[: len(hard)]),
         easiest=tuple(cards[len(hard) :]),
     )  # fmt: skip
@@ -210,7 +211,7 @@ def _sources(table: LossTable, place: Place, newest: Generation, by: str, notes:
     try:
         names, codes = _labels(place, place.shards, by)
     except SetaStreamError as error:
-        notes.append(f"Samples could not be told apart by {BY[by]}: {error.message}")
+        notes.append(f"Samples could not be told apart by {told_by(by)}: {error.message}")
         return ()
     return by_source(names, codes, table.values, table.all_ages, rule)
 
@@ -224,7 +225,12 @@ def _labels(place: Place, shards: ShardTable, by: str) -> tuple[Sequence[str], N
         numbers = {name: at for at, name in enumerate(names)}
         return names, np.repeat([numbers[name] for name in of_shards], shards.samples)
     corpus = place.corpus or _opened(place, shards)
-    return label_samples(corpus, by)
+    return label_samples(corpus, by) if by in BY else classes_by(by, place, shards)
+
+
+def told_by(by: str) -> str:
+    """Return how samples are told apart, in words."""
+    return BY.get(by, f"the content of their field {by}")
 
 
 def _opened(place: Place, shards: ShardTable) -> Corpus:

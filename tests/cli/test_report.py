@@ -125,6 +125,35 @@ def test_samples_are_told_apart_as_asked(run):
     assert [one["name"] for one in numbers(run / "state", "--by", "fields")["sources"]] == ["jpg+txt"]
 
 
+def test_by_class(tmp_path: Path) -> None:
+    """A field's content is the class; a sample without the field is in none of them."""
+    members = []
+    for number in range(20):
+        members.append((f"{number:02d}.txt", b"word"))
+        if number % 4:
+            members.append((f"{number:02d}.cls", f" {number % 4}\n".encode()))
+    url = str(write_tar(tmp_path / "t.tar", members))
+    train([url], str(tmp_path / "state"))
+    rows = numbers(tmp_path / "state", "--by", "cls")["sources"]
+    assert {one["name"]: one["samples"] for one in rows} == {"1": 5, "2": 5, "3": 5, "(none)": 5}
+    # Sample i has the loss i + 1.
+    assert {one["name"]: one["mean"] for one in rows} == {"1": 10, "2": 11, "3": 12, "(none)": 9}
+    report(tmp_path / "state", "--by", "cls", "-o", tmp_path / "page.html")
+    assert "Told apart by the content of their field cls" in (tmp_path / "page.html").read_text()
+    done = report(tmp_path / "state", "--by", "png", "-o", tmp_path / "page.html")
+    assert done.exit_code == 0
+    assert "No sample has a field 'png'. Name one that the samples have, as cls." in done.stderr
+
+
+def test_by_what_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that differs from sample to sample is refused before it fills the memory."""
+    monkeypatch.setattr("seta_stream.cli.classes.MAX_GROUPS", 7)
+    url = str(write_tar(tmp_path / "t.tar", [(f"{number:02d}.txt", f"{number}".encode()) for number in range(20)]))
+    train([url], str(tmp_path / "state"))
+    done = report(tmp_path / "state", "--by", "txt", "-o", tmp_path / "page.html")
+    assert "Field 'txt' holds more than 7 different values (at '07' in" in done.stderr
+
+
 def test_money_and_power_are_what_is_given(run):
     """A list price, one's own, and watts; none for local files."""
     assert numbers(run / "state")["run"]["full_money"] is None
