@@ -15,7 +15,6 @@ from seta_stream.cli.rowbar import row_bar
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.labels import MAX_GROUPS
 from seta_stream.errors import CorpusError
-from seta_stream.read.options import Reading
 from seta_stream.stream import SetaStream
 
 NONE: Final = "(none)"
@@ -37,7 +36,7 @@ def classes_by(field: str, place: Place, shards: ShardTable) -> tuple[list[str],
     codes = np.full(shards.total, -1, np.int64)
     with SetaStream(
         list(shards.urls), shuffle=False, drop_last=False, fields=(field,), index=place.index,
-        storage_options=place.options, read=Reading(max_waste=1.0), world=1,
+        storage_options=place.options, world=1,
     ) as stream, row_bar(f"reading {field}", shards.total) as told:  # fmt: skip
         for number, sample in enumerate(stream):
             if field in sample:
