@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -15,6 +16,13 @@ from seta_stream.policies.groups import AnyRule, rule_from_plain
 from seta_stream.policies.runs import EACH, Runs
 
 VERSION: Final = 1
+_MOST: Final = 1 << 40
+_MOST_LANES: Final = 1 << 22
+_MOST_WRITERS: Final = 1 << 16
+"""A checkpoint that says more is damaged, or made to take memory and time."""
+MOST_NAMED: Final = 64
+"""Numbers of ranks that a message lists."""
+_FILE: Final = re.compile(r"\w[\w.-]{0,254}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +91,8 @@ class Checkpoint:
             values["runs"] = Runs.from_plain(values.get("runs", {}))
             saved = cls(**values)
             saved.check_kinds()
-        except (KeyError, TypeError, ValueError) as error:
+            saved.digest()  # what JSON cannot say is of another's making
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint is damaged: {error}. Use an older one.") from error
         return saved
 
@@ -106,14 +115,18 @@ class Checkpoint:
             g.groups,
             self.writers,
         )
-        if not all(type(number) is int and number >= 0 for number in numbers) or min(numbers[4:]) < 1:
+        if not all(type(number) is int and 0 <= number < _MOST for number in numbers) or min(numbers[4:]) < 1:
             raise ValueError(f"its numbers are {numbers}")
+        if g.rows * g.width > _MOST_LANES or self.writers > _MOST_WRITERS or g.global_batch >= _MOST:
+            raise ValueError(f"its geometry is {g}, of {self.writers} processes")
         if self.run_samples is not None and (type(self.run_samples) is not int or self.run_samples < 0):
             raise ValueError(f"its run has {self.run_samples!r} samples")
         if g.block % g.batch or g.order not in {"corpus", "shards", "blocks"} or type(g.seed) is not int:
             raise ValueError(f"its geometry is {g}")
-        if not all(name is None or type(name) is str for name in (self.generation, self.pending)):
+        if not all(name is None or _is_file_name(name) for name in (self.generation, self.pending)):
             raise TypeError(f"it names {self.generation!r} and {self.pending!r}")
+        if type(self.fingerprint) is not str or not isinstance(self.policy, Mapping):
+            raise TypeError(f"its corpus is {self.fingerprint!r} and its policy {self.policy!r}")
 
     def check_selected(self, selected: int) -> None:
         """Refuse losses that are no longer those that the epoch was selected from.
@@ -135,7 +148,7 @@ class Checkpoint:
         Raises:
             CheckpointError: naming each difference.
         """
-        ranks = ", ".join(map(str, divisors(self.geometry.global_batch)))
+        ranks = ", ".join(map(str, divisors(self.geometry.global_batch)[:MOST_NAMED]))
         rows = [
             ("corpus fingerprint", self.fingerprint, fingerprint, "give the same shards in the same order"),
             ("policy", self.policy, _settings_of(policy, self.policy), "give the policy that the run began with"),
@@ -159,6 +172,11 @@ class Checkpoint:
                 expected={what: then for what, then, _, _ in wrong},
                 found={what: now for what, _, now, _ in wrong},
             )
+
+
+def _is_file_name(name: Any) -> bool:
+    """Say whether a value names a file of the state's own folders, and nothing outside them."""
+    return type(name) is str and _FILE.fullmatch(name) is not None
 
 
 def _settings_of(policy: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,15 @@ its error to the main process).
 
 from __future__ import annotations
 
+from seta_stream.visible import visible_lines
+
 
 class SetaStreamError(Exception):
     """Base of everything raised on purpose by seta_stream.
 
     Args:
-        message: the whole text for a person.
+        message: the whole text for a person; what cannot be seen is spelled out, since keys and names in it are those
+            of whoever made the corpus. The facts stay as they are.
         shard: URL of the shard concerned.
         key: key of the sample, or name of the member, concerned.
         offset: byte offset in the shard.
@@ -30,6 +33,7 @@ class SetaStreamError(Exception):
         expected: object = None,
         found: object = None,
     ) -> None:
+        message = visible_lines(message)
         super().__init__(message)
         self.message = message
         self.shard = shard
@@ -117,7 +121,10 @@ class DecodeError(SetaStreamError):
 
 
 class SetaStreamWarning(UserWarning):
-    """Category of every warning that the package gives."""
+    """Category of every warning that the package gives; what cannot be seen in its text is spelled out."""
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*map(visible_lines, told))
 
 
 class PeerError(SetaStreamError):
@@ -130,3 +137,18 @@ class PeerFailedError(PeerError):
 
 class MissingExtraError(SetaStreamError, ImportError):
     """A package that an optional part needs is not installed; the message holds the pip command."""
+
+    @classmethod
+    def of(cls, what: str, extra: str, error: ImportError) -> MissingExtraError:
+        """Return the error for a part of the package whose framework cannot be imported.
+
+        Args:
+            what: needs it, as the subject of a sentence.
+            extra: of this package, that brings it.
+            error: what its import raised.
+        """
+        return cls(
+            f"{what} needs a package that cannot be imported ({error}). Install it: pip install 'seta-stream[{extra}]'",
+            expected=extra,
+            found=str(error),
+        )

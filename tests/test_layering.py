@@ -17,11 +17,11 @@ PACKAGE = ROOT / "seta_stream"
 
 LAYERS: list[tuple[str, ...]] = [
     # From the bottom up; a module may import layers below its own, and its own. A name ending in "." is a whole room.
-    ("errors", "draws", "collective", "transport", "stats", "engines", "jobs"),
+    ("visible", "foreign", "errors", "draws", "collective", "transport", "stats", "engines", "jobs"),
     ("store.",),
     ("corpus.sealed", "corpus.header", "corpus.fastruns", "corpus.tar", "corpus.grouping", "corpus.columns",
      "corpus.layout", "corpus.index", "corpus.ids", "corpus.costs", "corpus.interop_claims", "corpus.interop_json",
-     "corpus.interop_lists", "corpus.interop_energon", "corpus.interop_dali", "corpus.interop_rows"),
+     "corpus.interop_lists", "corpus.interop_energon", "corpus.interop_dali", "corpus.interop_rows", "corpus.braces"),
     ("corpus.compressed", "corpus.conditions", "corpus.remote_scan", "corpus.scanning", "corpus.building",
      "corpus.folders", "corpus.listing", "corpus.places", "corpus.probing", "corpus.surveying", "corpus.bar",
      "corpus.indexing", "corpus.labels", "corpus.interop_ahead", "corpus.interop_checking", "corpus.interop_sqlite",
@@ -49,35 +49,38 @@ LAYERS: list[tuple[str, ...]] = [
     ("adapters.webdataset", "adapters.lightning", "adapters.huggingface", "adapters.accelerate"),
     ("report.",),
     ("demo.",),
-    ("cli.",),
+    ("cli.", "__main__"),
 ]  # fmt: skip
 
 SIDEWAYS = {
     # A room that stands apart may import only these rooms and files, however high it stands.
-    "losses.": ("errors", "collective", "store", "losses.", "policies.rule", "policies.groups"),
-    "corpus.": ("errors", "collective", "store", "jobs", "corpus."),
+    "losses.": ("foreign", "errors", "collective", "store", "losses.", "policies.rule", "policies.groups"),
+    "corpus.": ("foreign", "errors", "collective", "store", "jobs", "corpus."),
     "policies.": ("errors", "draws", "losses.histogram", "losses.columns", "policies."),
     "plan.": ("errors", "draws", "plan."),
-    "read.": ("errors", "draws", "store", "corpus.", "plan.", "read."),
-    "verifying.": ("errors", "jobs", "store", "corpus.", "losses.", "read.decode", "verifying."),
-    "carry.": ("errors", "jobs", "store", "corpus.", "losses.", "policies.", "repack.", "carry."),
-    "repack.": ("errors", "store", "jobs", "corpus.", "losses.", "repack."),
+    "read.": ("foreign", "errors", "draws", "store", "corpus.", "plan.", "read."),
+    "verifying.": ("foreign", "errors", "jobs", "store", "corpus.", "losses.", "read.decode", "verifying."),
+    "carry.": ("foreign", "errors", "jobs", "store", "corpus.", "losses.", "policies.", "repack.", "carry."),
+    "repack.": ("foreign", "errors", "store", "jobs", "corpus.", "losses.", "repack."),
     # A simulation counts requests by the real plan and spans, which are arithmetic.
-    "report.": ("errors", "draws", "losses.", "policies.", "plan.", "read.spans", "report."),
+    "report.": ("visible", "errors", "draws", "losses.", "policies.", "plan.", "read.spans", "report."),
 }
 
 PURE_MAY_IMPORT = {
     # Standard library and packages that compute, and nothing else. `io` holds bytes in memory; `open` is looked for.
-    "__future__", "array", "ast", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses",
-    "difflib", "functools", "hashlib", "html", "inspect", "itertools", "json", "math", "msgpack", "numpy", "operator", "re", "sklearn", "struct",
+    "__future__", "array", "ast", "base64", "binascii", "bisect", "braceexpand", "collections", "contextlib",
+    "dataclasses", "difflib", "functools", "hashlib", "html", "inspect", "itertools", "json", "math", "msgpack",
+    "numpy", "operator", "re", "sklearn", "struct",
     "threadpoolctl", "types", "typing", "unicodedata", "zlib",
 }  # fmt: skip
 PURE = (
-    *LAYERS[2], *LAYERS[4], "errors", "draws", "stats", "policies.", "plan.", "read.spans", "read.options",
+    *LAYERS[2], *LAYERS[4], "visible", "foreign", "errors", "draws", "stats", "policies.", "plan.", "read.spans",
+    "read.options",
     "read.cache_format", "read.batches", "schedule", "checkpoint", "options", "report.summary",
     "report.distributions", "report.html", "report.html_charts", "report.html_reading", "report.html_sections",
     "report.html_style", "report.html_text", "report.html_values", "report.plain", "report.progress",
-    "report.runfigures", "report.sources", "report.losscurves", "report.outcome", "report.prices", "report.readcosts", "report.simulation", "repack.plan",
+    "report.runfigures", "report.sources", "report.losscurves", "report.outcome", "report.prices",
+    "report.readcosts", "report.simulation", "repack.plan",
     "repack.laid", "repack.record", "repack.units", "verifying.findings", "verifying.contents", "verifying.drift",
     "carry.masks", "carry.matching", "carry.spelling",
 )  # fmt: skip
@@ -113,7 +116,7 @@ FRAMEWORKS = {
     "rich": ("corpus.bar", "cli.", "demo."),
     "click": ("cli.", "demo.makers"),
     "platformdirs": ("corpus.places",),
-    "braceexpand": ("corpus.listing",),
+    "braceexpand": ("corpus.braces",),
     "fcntl": ("losses.lock", "read.cache_folder", "demo.shards"),
 }
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import CorpusError
+from seta_stream.foreign import read_json
 
 VERSION: Final = 1
 _KIND: Final = "wids-shard-index-v1"
@@ -104,7 +105,7 @@ def _plain(shard: ListedShard) -> dict[str, Any]:
 
 
 def _from_json(text: str, source: str) -> Listed:
-    told = json.loads(text)
+    told = read_json(text)
     if not isinstance(told, dict) or told.get("__kind__") != _KIND or "seta_stream" not in told:
         raise _broken(source, "it is no shard index with masks")
     facts = dict(told["seta_stream"])
@@ -133,7 +134,7 @@ def _from_text(text: str, source: str) -> Listed:
             raise _broken(source, f"no mask follows {url}")
         bits = "" if mask == "-" else mask
         shards.append(_shard(url, int(samples), int(selected), bits, "".join(weights), source))
-    return Listed(tuple(shards), json.loads(facts[2:]))
+    return Listed(tuple(shards), dict(read_json(facts[2:])))
 
 
 def _check_version(version: object, source: str) -> None:

@@ -15,6 +15,9 @@ BLOCK: Final = 512
 EXTENSION_LIMIT: Final = 1 << 20
 """Longest extension header that is followed; real ones hold a path and a few numbers."""
 
+EXTENSIONS_AT_ONCE: Final = 64
+"""Most extension headers before one member, which are held at once; real ones are two or three."""
+
 EXTENSIONS: Final = b"LKxXg"
 REGULAR: Final = b"0\x007"
 WITHOUT_BODY: Final = b"123456"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -20,12 +21,18 @@ from seta_stream.corpus import sealed
 from seta_stream.corpus.columns import pack, unpack
 from seta_stream.corpus.grouping import Samples
 from seta_stream.corpus.header import BLOCK
-from seta_stream.corpus.layout import members_of, padded, places_of, shapes_of
+from seta_stream.corpus.layout import members_of, most_unpacked, padded, places_of, shapes_of
 from seta_stream.corpus.sealed import malformed, seal, unseal, value
 
 MAGIC: Final = b"\x89SETAIX\n"
 VERSION: Final = 1
 SUFFIX: Final = ".seta-index"
+MEMBERS_FREE: Final = 1 << 22
+MEMBERS_PER_BYTE: Final = 16
+"""An index may tell of so many members in any case, and of so many for each of its bytes: constant columns take none,
+so a few bytes could claim any number, and each member takes 60 bytes of memory. Real ones take half a byte or more."""
+_MOST_FIELDS: Final = 1 << 16
+_FEW_FIELDS: Final = 16
 _KEY_LEVEL: Final = 2
 """zlib's effort for keys: more is slower by far and saves little on counters."""
 
@@ -238,7 +245,8 @@ def _facts(header: dict[str, Any], source: str) -> IndexHeader:
     blocks = facts.tar_size // BLOCK
     if facts.members > blocks or facts.samples > facts.members or facts.extent_bytes > blocks * BLOCK:
         raise malformed("the number of samples, members or bytes", source)
-    if len(facts.digest) != 16 or (facts.seekable and facts.tar_size != facts.shard_size):
+    most = facts.shard_size if facts.seekable else most_unpacked(facts.shard_size)
+    if len(facts.digest) != 16 or (facts.seekable and facts.tar_size != most) or facts.tar_size > most:
         raise malformed("the digest or size", source)
     return facts
 
@@ -249,6 +257,8 @@ def _build(header: dict[str, Any], payload: memoryview, source: str) -> ShardInd
     described = value(header, "columns", list, source)
     if not all(type(field) is bytes for field in fields) or len(described) != len(fields) + 3:
         raise malformed("the fields or columns in the header", source)
+    if len(fields) > _MOST_FIELDS or facts.members > MEMBERS_FREE + MEMBERS_PER_BYTE * len(payload):
+        raise malformed("the number of fields, or of members for so few bytes,", source)
     packed_keys, key_bytes = _key_lengths(header, facts.samples, len(payload), source)
     column, rest = _column_reader(described, payload, source)
     shape = column(0, facts.samples)
@@ -257,8 +267,7 @@ def _build(header: dict[str, Any], payload: memoryview, source: str) -> ShardInd
     shapes = value(header, "shapes", list, source)
     first_member, member_field = members_of(shapes, shape, facts.members, len(fields), source)
     member_size = np.zeros(facts.members, np.int64)
-    for field in range(len(fields)):
-        mine = np.flatnonzero(member_field == field)
+    for field, mine in _members_by_field(member_field, len(fields)):
         member_size[mine] = column(3 + field, len(mine))
     offset, start, stop = places_of(first_member, lead, gap, member_size, facts.tar_size, source)
     if int((stop - start).sum()) != facts.extent_bytes:
@@ -281,6 +290,19 @@ def _build(header: dict[str, Any], payload: memoryview, source: str) -> ShardInd
         packed_keys=bytes(rest()),
         key_bytes=key_bytes,
     )
+
+
+def _members_by_field(member_field: NDArray[np.uint16], fields: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Give each field's number and its members: int64 [n], ascending."""
+    if fields <= _FEW_FIELDS:
+        for field in range(fields):
+            yield field, np.flatnonzero(member_field == field)
+        return
+    # Sorted once: to look for each of 65,536 fields among as many members would take seconds.
+    order = np.argsort(member_field, kind="stable")
+    stops = np.cumsum(np.bincount(member_field, minlength=fields))
+    for field, (begin, stop) in enumerate(pairwise([0, *stops.tolist()])):
+        yield field, order[begin:stop]
 
 
 def _column_reader(

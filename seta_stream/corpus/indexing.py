@@ -21,7 +21,7 @@ from seta_stream.corpus.costs import Estimate
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.index import ShardIndex, read_header
 from seta_stream.corpus.listing import Urls
-from seta_stream.corpus.places import Place, cache_url
+from seta_stream.corpus.places import Place, cache_url, read_index
 from seta_stream.corpus.probing import foresee
 from seta_stream.corpus.scanning import scan_shard
 from seta_stream.corpus.surveying import Found, Survey, survey
@@ -120,7 +120,7 @@ class Corpus:
         for place in (*self._places[shard], *spare):
             try:
                 held = self._held.get(shard)
-                data = store_for(place.url, place.options).read(place.url) if held is None else held
+                data = read_index(place) if held is None else held
                 # The header first: an index of another shard is not worth building, whatever sizes it claims.
                 header = read_header(data, place.url)
                 if (header.digest, header.shard_size) == wanted and self._is_current(shard, header.shard_version):

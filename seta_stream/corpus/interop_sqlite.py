@@ -96,8 +96,9 @@ def _opened(path: Path, source: str, tables: tuple[str, ...]) -> Iterator[sqlite
         connection.set_progress_handler(count, _STEPS)
         connection.set_authorizer(allow)
         yield connection
-    except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:  # its messages may quote a damaged schema
-        raise refusal(source, f"SQLite says: {error}") from error
+    # Its messages may quote a damaged schema; a damaged length may be more than there is memory for.
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError, MemoryError) as error:
+        raise refusal(source, f"SQLite says: {error or 'it would take too much memory'}") from error
     finally:
         connection.close()
 

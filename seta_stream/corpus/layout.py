@@ -6,13 +6,24 @@ Takes and gives arrays. Pure; what comes out of a file is not trusted.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.corpus.header import BLOCK
 from seta_stream.corpus.sealed import malformed
+
+UNPACKED_FREE: Final = 1 << 30
+UNPACKED_PER_BYTE: Final = 200
+"""A compressed shard may hold a GiB in any case, and so many times its size: captions in their padded headers take a
+thirtieth, and a few bytes of some kinds of streams unpack to a thousand or a million times as many."""
+MOST_UNPACKED_MEMBERS: Final = 1 << 24
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes a compressed shard of some size may hold."""
+    return max(UNPACKED_FREE, UNPACKED_PER_BYTE * size)
 
 
 def members_of(

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from seta_stream.corpus.braces import expand_braces, refuse_many
 from seta_stream.corpus.index import SUFFIX
 from seta_stream.errors import ArgumentError, CorpusError
-from seta_stream.store import Options, is_local, is_web, join, local_path, normalise, protocol_of, store_for
+from seta_stream.store import Options, is_local, is_web, join, local_path, normalise, parsed, protocol_of, store_for
 
 Urls = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -35,7 +36,11 @@ def expand(urls: Urls, storage_options: Options | None = None) -> list[str]:
         ArgumentError: a pattern is malformed, or of a kind that has no byte ranges.
     """
     patterns = [urls] if isinstance(urls, str | os.PathLike) else list(urls)
-    found = [url for pattern in patterns for url in _expand_one(os.fspath(pattern), storage_options, listed=False)]
+    found: list[str] = []
+    for pattern in patterns:
+        for url in _expand_one(os.fspath(pattern), storage_options, listed=False):
+            found.append(url)
+            refuse_many(len(found), os.fspath(pattern))
     if not found:
         raise CorpusError(
             f"Cannot open a corpus from {patterns!r}: it names no shard. Pass at least one URL, pattern or .txt list.",
@@ -84,16 +89,27 @@ def _is_list(pattern: str) -> bool:
 
 def _expand_one(pattern: str, options: Options | None, *, listed: bool) -> Iterator[str]:
     protocol_of(pattern)
+    if "\0" in pattern:
+        raise CorpusError(
+            f"Cannot open {pattern!r}: no file's name holds a NUL. Mend the list or pattern.",
+            expected="a URL",
+            found=pattern,
+        )
     if _is_list(pattern) and not listed:
         yield from _expand_list(pattern, options)
-    elif is_local(pattern) and local_path(pattern).is_file():
+    elif _is_file(pattern):
         yield normalise(pattern)
     else:
-        for url in _braces(pattern):
-            if not _is_glob(url) or (is_local(url) and local_path(url).is_file()):
+        for url in expand_braces(pattern):
+            if not _is_glob(url) or _is_file(url):
                 yield _checked(url)
             else:
                 yield from _expand_glob(url, options)
+
+
+def _is_file(url: str) -> bool:
+    """Say whether a URL is that of a local file; a name that no file can have is of none."""
+    return is_local(url) and os.path.isfile(local_path(url))  # noqa: PTH113  (which raises for a name too long)
 
 
 def _is_glob(url: str) -> bool:
@@ -101,27 +117,16 @@ def _is_glob(url: str) -> bool:
     return "*" in url if is_web(url) else not _GLOB.isdisjoint(url)
 
 
-def _braces(pattern: str) -> list[str]:
-    from braceexpand import braceexpand  # noqa: PLC0415  (keeps the import of seta_stream short)
-
-    try:
-        return list(braceexpand(pattern))
-    except ValueError as error:
-        raise ArgumentError(
-            f"Cannot expand {pattern!r}: a brace is not closed. Write ranges as train-{{00000..00149}}.tar.",
-            expected="balanced braces",
-            found=pattern,
-        ) from error
-
-
 def _checked(url: str) -> str:
-    if is_local(url) and local_path(url).is_dir():
+    if is_local(url) and os.path.isdir(local_path(url)):  # noqa: PTH112  (as _is_file)
         raise CorpusError(
             f"Cannot open {url} as a shard: it is a folder. Name the shards in it, as {url.rstrip('/')}/*.tar.",
             shard=url,
             expected="a tar file",
             found="a folder",
         )
+    if not is_local(url):
+        parsed(url)
     return normalise(url)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 WHOLE_BYTES: Final = 16 << 10
 """A remote index this short is read whole, its checksum with it: a request costs more than the bytes."""
+LARGEST_BYTES: Final = 2 << 30
+"""No index is read that is larger; one of a hundred million samples takes about half of that."""
 FIRST_BYTES: Final = 4 << 10
 """Of a longer one: the header takes about 60 bytes for each field, and 300."""
 
@@ -250,8 +252,24 @@ class _Opening:
         return peek_header(data[:length], self.url)
 
 
+def read_index(place: Place) -> bytes:
+    """Return the bytes of an index file.
+
+    Raises:
+        IndexFileError: it has more bytes than any index.
+        ReadError: it cannot be read.
+    """
+    store = store_for(place.url, place.options)
+    # Elsewhere a look would be a request for each index; web servers are held to a limit in any case.
+    info = store.info(place.url) if place.info is None and is_local(place.url) else place.info
+    size = 0 if info is None else info.size
+    if size > LARGEST_BYTES:
+        raise malformed(f"its length ({size} bytes; {LARGEST_BYTES} at most are read)", place.url)
+    return store.read(place.url)
+
+
 def _read_near(place: Place) -> IndexHeader:
-    return read_header(store_for(place.url, place.options).read(place.url), place.url)
+    return read_header(read_index(place), place.url)
 
 
 def _header_or_none(read: Callable[[], IndexHeader]) -> IndexHeader | None:

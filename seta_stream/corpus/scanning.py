@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Final
 
-from seta_stream.corpus.compressed import HEAD_BYTES, Opener, decompressing, opener_of
+from seta_stream.corpus.compressed import (
+    HEAD_BYTES,
+    Opener,
+    decompressing,
+    opener_of,
+)
 from seta_stream.corpus.conditions import Conditions
 from seta_stream.corpus.grouping import group
 from seta_stream.corpus.index import ShardIndex
+from seta_stream.corpus.layout import MOST_UNPACKED_MEMBERS, most_unpacked
 from seta_stream.corpus.remote_scan import scan_remote
 from seta_stream.corpus.tar import TarScanner
 from seta_stream.errors import SetaStreamWarning, ShardChangedError, TarError
@@ -138,8 +144,10 @@ def _see_remote(url: str, store: Store, info: ObjectInfo | None, conditions: Con
 
 def _see_stream(url: str, store: Store, info: ObjectInfo, opener: Opener) -> _Seen:
     failed = partial(_not_decompressed, url)
+    # A web server may send more than it told, and go on for ever.
+    most = info.size if opener is _as_it_is else most_unpacked(info.size)
     with store.open_stream(url) as raw, decompressing(failed), opener(raw) as stream:
-        scanner, tar_size = _scan_stream(url, stream)
+        scanner, tar_size = _scan_stream(url, stream, most)
     _refuse_change(url, info, store.info(url))
     return _Seen(scanner, info, tar_size, seekable=False)
 
@@ -168,13 +176,15 @@ def _scan_file(url: str, file: ShardFile) -> TarScanner:
     return scanner
 
 
-def _scan_stream(url: str, stream: IO[bytes]) -> tuple[TarScanner, int]:
-    """Scan in sequence; return the scanner, and how many bytes of tar lie before the end mark."""
+def _scan_stream(url: str, stream: IO[bytes], most: int) -> tuple[TarScanner, int]:
+    """Scan in sequence; return the scanner, and how many bytes of tar lie before the end mark, `most` at most."""
     scanner = TarScanner(url)
     # `data` holds what the stream gave from position `begin` on.
     data, begin = b"", 0
     while not scanner.finished:
         known = len(data)
+        if scanner.offset > most or scanner.count > MOST_UNPACKED_MEMBERS:
+            raise _too_large(url, scanner, most)
         if scanner.offset <= begin + known:
             data, begin = data[scanner.offset - begin :], scanner.offset
         else:
@@ -189,6 +199,18 @@ def _scan_stream(url: str, stream: IO[bytes]) -> tuple[TarScanner, int]:
         elif not more:
             scanner.end(begin + len(data), data)
     return scanner, scanner.offset
+
+
+def _too_large(url: str, scanner: TarScanner, most: int) -> TarError:
+    return TarError(
+        f"Cannot scan {url}: it is read in sequence, and holds over {most:,} bytes or {MOST_UNPACKED_MEMBERS:,} "
+        f"members (at byte {scanner.offset}), more than its size lets expect. If it is yours, unpack it: that also "
+        "lets a stream read only the samples it needs.",
+        shard=url,
+        offset=scanner.offset,
+        expected=f"at most {most} bytes",
+        found=scanner.offset,
+    )
 
 
 def _skip(stream: IO[bytes], count: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgpack
 
 from seta_stream.errors import IndexFileError
+from seta_stream.foreign import HEADER_BYTES, read_msgpack
 
 _PREFIX: Final = struct.Struct("<8sII")
 PREFIX_BYTES: Final = _PREFIX.size
@@ -47,8 +48,8 @@ def unseal(data: bytes, magic: bytes, version: int, source: str) -> tuple[dict[s
     if _PREFIX.size + length + _CRC.size > len(data):
         raise malformed("the length of the header", source)
     try:
-        header = msgpack.unpackb(data[_PREFIX.size : _PREFIX.size + length])
-    except (ValueError, msgpack.UnpackException) as error:
+        header = read_msgpack(data[_PREFIX.size : _PREFIX.size + length])
+    except ValueError as error:
         raise malformed("the header", source) from error
     if not isinstance(header, dict):
         raise malformed("the header", source)
@@ -66,6 +67,8 @@ def head_bytes(data: bytes, magic: bytes, version: int, source: str) -> int:
     _, found, length = _PREFIX.unpack_from(data)
     if found != version:
         raise _unreadable(source, f"it is of version {found}, and this release reads version {version}", found)
+    if length > HEADER_BYTES:
+        raise malformed("the length of the header", source)
     return PREFIX_BYTES + int(length)
 
 
@@ -76,8 +79,8 @@ def peek(data: bytes, source: str) -> dict[str, Any]:
         IndexFileError: it is no msgpack map.
     """
     try:
-        header = msgpack.unpackb(data[PREFIX_BYTES:])
-    except (ValueError, msgpack.UnpackException) as error:
+        header = read_msgpack(data[PREFIX_BYTES:])
+    except ValueError as error:
         raise malformed("the header", source) from error
     if not isinstance(header, dict):
         raise malformed("the header", source)

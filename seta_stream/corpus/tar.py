@@ -20,6 +20,7 @@ from seta_stream.corpus.header import (
     BLOCK,
     EXTENSION_LIMIT,
     EXTENSIONS,
+    EXTENSIONS_AT_ONCE,
     REGULAR,
     WITHOUT_BODY,
     Header,
@@ -203,7 +204,7 @@ class TarScanner:
     def _step(self, data: bytes, at: int) -> int | None:
         """Take one member with its extension headers at data[at:]; return where the next begins, None if it is cut."""
         begin = first = at
-        extensions = _Extensions()
+        extensions, count = _Extensions(), 0
         while True:
             block = data[at : at + BLOCK]
             if len(block) < BLOCK:
@@ -217,10 +218,8 @@ class TarScanner:
                 self._take(head, extensions, self.offset + first, offset + BLOCK)
                 return at + BLOCK + self._body(head, extensions)
             behind = at + BLOCK + padded(head.size)
-            if head.size > EXTENSION_LIMIT:
-                raise self._broken(
-                    f"an extension header of {head.size} bytes; at most {EXTENSION_LIMIT} are read", offset
-                )
+            count += 1
+            self._refuse_long(head, count, behind - begin, offset)
             if behind > len(data):
                 self.need = behind + BLOCK - begin
                 return None
@@ -231,6 +230,17 @@ class TarScanner:
             else:
                 extensions.add(head, content, self._shard, offset)
             at = behind
+
+    def _refuse_long(self, head: Header, count: int, span: int, offset: int) -> None:
+        """Refuse an extension header that is too long, or stands behind too many others."""
+        if head.size > EXTENSION_LIMIT:
+            raise self._broken(f"an extension header of {head.size} bytes; at most {EXTENSION_LIMIT} are read", offset)
+        if count > EXTENSIONS_AT_ONCE or span > EXTENSIONS_AT_ONCE * EXTENSION_LIMIT // 16:
+            raise self._broken(
+                f"the last of {count} extension headers, {span} bytes, before one member; {EXTENSIONS_AT_ONCE} are "
+                "read, and a few bytes in each",
+                offset,
+            )
 
     def _set_global(self, head: Header, content: bytes, offset: int) -> None:
         """A global PAX header holds for all members behind it; a later one wins."""

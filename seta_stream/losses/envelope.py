@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from seta_stream.errors import StateError
+from seta_stream.foreign import read_msgpack
 
 _PREFIX: Final = struct.Struct("<8sHHI")  # magic, version, zero, header bytes
 _CRC: Final = struct.Struct("<I")
@@ -88,8 +89,8 @@ def unpack_file(kind: FileKind, data: bytes, *, name: str = "") -> tuple[dict[st
     if version < 1 or stop > len(data) - _CRC.size:
         raise _unusable(kind, name, "its header is malformed", found=header_bytes)
     try:
-        header = msgpack.unpackb(data[_PREFIX.size : stop], strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+        header = read_msgpack(data[_PREFIX.size : stop], any_keys=True)
+    except ValueError as error:
         raise _unusable(kind, name, f"its header is not msgpack ({error})", found=header_bytes) from error
     if not isinstance(header, dict):
         raise _unusable(kind, name, "its header is malformed", found=header)
@@ -102,8 +103,8 @@ def peek_header(kind: FileKind, first_bytes: bytes) -> dict[str, Any]:
         return {}
     stop = _PREFIX.size + _PREFIX.unpack_from(first_bytes)[3]
     try:
-        header = msgpack.unpackb(first_bytes[_PREFIX.size : stop])
-    except (ValueError, msgpack.UnpackException):
+        header = read_msgpack(first_bytes[_PREFIX.size : stop])
+    except ValueError:
         return {}
     return header if isinstance(header, dict) else {}
 

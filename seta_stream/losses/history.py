@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seta_stream.errors import SetaStreamWarning
+from seta_stream.foreign import read_json
 from seta_stream.losses.columns import LOSS
 from seta_stream.losses.histogram import Histogram
 from seta_stream.policies.groups import AnyRule
@@ -74,20 +75,37 @@ def read_history(store: Store, url: str) -> list[dict[str, Any]]:
     """Return the lines, oldest first; empty where there is no file."""
     if not store.exists(url):
         return []
-    lines = store.read(url).split(b"\n")
-    found, damaged = [], []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is torn, or nothing
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            damaged.append(number)
+    found, damaged = parse_history(store.read(url))
     if damaged:
         warnings.warn(
             f"Lines {damaged[:5]} of {url} are damaged and passed over; {len(found)} others were read.",
             SetaStreamWarning,
             stacklevel=3,
         )
-    return [line for line in found if isinstance(line, dict)]
+    return found
+
+
+def parse_history(data: bytes) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the lines of a history, and the numbers of those that are none, from 1.
+
+    Only that they are objects is looked at, and that their names of generations are such; what follows the last line
+    end is torn, or nothing.
+    """
+    found: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            line = read_json(raw)
+        except ValueError:
+            line = None
+        is_line = isinstance(line, dict) and all(
+            isinstance(line.get(name, ""), str | None) for name in ("generation", "parent")
+        )
+        if is_line:
+            found.append(line)
+        else:
+            damaged.append(number)
+    return found, damaged
 
 
 def append_history(store: Store, url: str, lines: Sequence[dict[str, Any]]) -> None:

@@ -140,6 +140,11 @@ def _checked(data: bytes | None, entry: SidecarEntry, samples: int, name: str) -
     return held
 
 
+def sidecar_name(shard: int) -> str:
+    """Return the name of a shard's sidecar in its generation."""
+    return f"{shard:06d}.losses"
+
+
 def sidecars(
     table: LossTable, shards: Shards, entries: list[SidecarEntry], own: range | None = None
 ) -> Iterator[tuple[str, bytes]]:
@@ -149,6 +154,6 @@ def sidecars(
         part = slice(*table.first_id[shard : shard + 2].tolist())
         columns = {name: column[part] for name, column in table.columns.items()}
         data = pack(table.values[part], table.all_ages[part], digest, columns)
-        entry = SidecarEntry(f"{shard:06d}.losses", digest, part.stop - part.start, stored_crc(data))
+        entry = SidecarEntry(sidecar_name(shard), digest, part.stop - part.start, stored_crc(data))
         entries.append(entry)
         yield entry.file, data

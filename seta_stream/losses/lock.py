@@ -102,6 +102,13 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def holder(folder: Path) -> int | None:
+    """Return the process that holds a folder, without touching its lock; None where nobody does or who is unknown."""
+    with contextlib.suppress(OSError):
+        return _holder(folder.stat().st_ino)
+    return None
+
+
 def _holder(inode: int) -> int | None:
     """Return the process that holds a flock on an inode, where the kernel tells."""
     with contextlib.suppress(OSError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 
-from seta_stream.errors import GenerationError, PolicyError, StateError
+from seta_stream.errors import GenerationError, StateError
 from seta_stream.losses.envelope import FileKind, pack_file, unpack_file
 from seta_stream.policies.groups import AnyRule, rule_from_plain
 
@@ -22,6 +22,9 @@ MANIFEST: Final = FileKind(b"SETAMANI", 1, "manifest", GenerationError)
 KEPT: Final = 3
 """How many generations of a lineage stay."""
 
+_MOST: Final = 1 << 60
+_FILE: Final = re.compile(r"\w[\w.-]{0,254}", re.ASCII)
+"""A name without slashes that does not begin with a dot: nothing outside a generation's folder can be named."""
 _NAME: Final = re.compile(r"gen-(-?\d{5,})-[0-9a-f]+")
 
 
@@ -85,12 +88,14 @@ def plain(value: Any) -> Any:
     Raises:
         StateError: it holds something else.
     """
+    if isinstance(value, str) and not value.isascii():
+        return _spelled(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, (np.generic, np.ndarray)):
         return plain(value.tolist())
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {plain(str(key)): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(one) for one in value]
     raise StateError(
@@ -98,6 +103,14 @@ def plain(value: Any) -> Any:
         "texts, lists and dicts.",
         found=type(value).__name__,
     )
+
+
+def _spelled(text: str) -> str:
+    """Return a text that msgpack can hold: keys and names of files need not be UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def pack_entries(entries: Iterable[SidecarEntry]) -> bytes:
@@ -145,13 +158,34 @@ def unpack_manifest(data: bytes, *, name: str) -> Generation:
         )
     try:
         rule, sidecars = header.pop("rule"), header.pop("sidecars")
-        return Generation(
+        found = Generation(
             rule=None if rule is None else rule_from_plain(rule),
             sidecars=tuple(SidecarEntry(*one) for one in sidecars),
             **header,
         )
-    except (KeyError, TypeError, PolicyError) as error:
+        _check_kinds(found)
+    except (KeyError, TypeError, ValueError) as error:
         raise GenerationError(f"Cannot use the manifest of {name}: its content is malformed ({error}).") from error
+    return found
+
+
+def _check_kinds(found: Generation) -> None:
+    """Refuse values of other kinds than `pack_manifest` writes; files of other folders among them.
+
+    Raises:
+        TypeError, ValueError: naming the value.
+    """
+    if not all(type(number) is int and abs(number) < _MOST for number in (found.epoch, found.sequence, found.root)):
+        raise ValueError(f"its numbers are {found.epoch!r}, {found.sequence!r} and {found.root!r}")
+    if not isinstance(found.parent, str | None) or (found.parent and not is_generation_name(found.parent)):
+        raise ValueError(f"its parent is {found.parent!r}")
+    if not isinstance(found.facts, Mapping) or not isinstance(found.line, Mapping):
+        raise TypeError("its facts are no map")
+    for one in found.sidecars:
+        if type(one.file) is not str or not _FILE.fullmatch(one.file) or type(one.digest) is not bytes:
+            raise ValueError(f"its sidecar {one.file!r} is no file of its folder")
+        if not all(type(number) is int and 0 <= number < _MOST for number in (one.samples, one.crc)):
+            raise ValueError(f"its sidecar {one.file} has {one.samples!r} samples and checksum {one.crc!r}")
 
 
 def lineage_of(newest: Generation, kept: Mapping[str, Generation]) -> list[Generation]:

@@ -100,6 +100,7 @@ def unpack_pending(data: bytes, *, name: str) -> PendingLosses:
     )
 
 
-def parent_of(first_bytes: bytes) -> Any:
+def parent_of(first_bytes: bytes) -> str | None:
     """Return the parent that a file names, from its first bytes; the empty text where that cannot be told."""
-    return peek_header(PENDING, first_bytes).get("parent", "")
+    parent = peek_header(PENDING, first_bytes).get("parent", "")
+    return parent if isinstance(parent, str | None) else ""

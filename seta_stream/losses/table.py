@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seta_stream.errors import LossError
+from seta_stream.errors import LossError, StateError
 from seta_stream.losses.columns import AGE, LOSS, MAX_AGE, Column, check_fits, recorded_names
 from seta_stream.losses.histogram import Histogram, round_losses
 from seta_stream.losses.recording import Recorded, check_ids, check_recorded, shape_of
@@ -36,10 +36,17 @@ class LossTable:
         counts = np.asarray(samples_per_shard, dtype=np.int64).reshape(-1)
         self.first_id: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)])
         self.total = int(self.first_id[-1])
-        self.values: NDArray[np.float32] = np.full(self.total, np.nan, np.float32)
-        self.all_ages: NDArray[np.uint8] = np.full(self.total, MAX_AGE, np.uint8)
-        self.columns: dict[str, NDArray[Any]] = {one.name: one.fresh(self.total) for one in columns}
-        """What the policy's columns hold: one array [total] per name."""
+        try:
+            self.values: NDArray[np.float32] = np.full(self.total, np.nan, np.float32)
+            self.all_ages: NDArray[np.uint8] = np.full(self.total, MAX_AGE, np.uint8)
+            self.columns: dict[str, NDArray[Any]] = {one.name: one.fresh(self.total) for one in columns}
+            """What the policy's columns hold: one array [total] per name."""
+        except MemoryError as error:
+            raise StateError(
+                f"Cannot keep the losses of {self.total} samples: they take more memory than there is. Where the "
+                "corpus has not so many, the table of its shards (the file `corpus` of a state) is damaged: remove it.",
+                found=self.total,
+            ) from error
         self.seeded: set[str] = set()
         """Columns that a load did not bring for some shard, and that start from the last losses."""
         self.takes: Final = recorded_names(columns)

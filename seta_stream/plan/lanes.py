@@ -8,6 +8,7 @@ lane (i, j) holds row i of the steps t ≡ j (mod width): one contiguous stretch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +22,8 @@ Int64s = NDArray[np.int64]
 
 def divisors(whole: int) -> list[int]:
     """Return the numbers of equal parts that `whole` samples can be cut into, ascending."""
-    return [parts for parts in range(1, whole + 1) if whole % parts == 0]
+    small = [parts for parts in range(1, math.isqrt(whole) + 1) if whole % parts == 0]
+    return small + [whole // parts for parts in reversed(small) if parts * parts != whole]
 
 
 @dataclass(frozen=True)

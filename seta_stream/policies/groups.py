@@ -257,6 +257,8 @@ def rule_from_plain(plain: Mapping[str, Any]) -> AnyRule:
     Raises:
         PolicyError: it cannot be one.
     """
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("groups", {}), Mapping):
+        raise PolicyError(f"Cannot read a rule from {plain!r}: it is no map.", found=plain)
     if "groups" not in plain:
         return Rule.from_plain(plain)
     return GroupRules({name: Rule.from_plain(rule) for name, rule in plain["groups"].items()})

@@ -125,7 +125,9 @@ class Rule:
         """
         try:
             return cls(**plain)
-        except TypeError as error:
+        except PolicyError:
+            raise
+        except (TypeError, ValueError) as error:  # a single number that is a list
             raise PolicyError(f"Cannot read a rule from {plain!r}: {error}.", found=plain) from error
 
     def apply(
@@ -252,7 +254,7 @@ def _blocks(
 def _numbers(given: ArrayLike, what: str) -> NDArray[np.float64]:
     try:
         return np.atleast_1d(np.asarray(given, np.float64)).reshape(-1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PolicyError(f"A rule's {what} must be numbers, and {given!r} is not. {_ADVICE}", found=given) from error
 
 

@@ -17,6 +17,7 @@ from seta_stream.losses.histogram import round_losses
 
 Unit = Literal["sample", "run"]
 
+_MOST: Final = 1 << 60
 _CHUNK: Final = 1 << 16
 _SPARE: Final = 8
 """Places per sample up to which pairs that do not occur are counted too: sorting takes ten times as long."""
@@ -53,7 +54,7 @@ class Runs:
         runs = cls(**plain)
         if runs.unit not in {"sample", "run"} or type(runs.length) is not int or type(runs.run_bytes) is not int:
             raise ValueError(f"its runs are {plain!r}")
-        if runs.length < 1 or runs.run_bytes < 0:
+        if not 1 <= runs.length < _MOST or not 0 <= runs.run_bytes < _MOST:
             raise ValueError(f"its runs are {plain!r}")
         return runs
 
@@ -89,7 +90,8 @@ class RunWords:
 
     def words(self, shard: int, count: int) -> NDArray[np.uint32]:
         """Return the words of the first `count` samples of `shard`: uint32 [count]."""
-        return np.repeat(self._source.words(shard, -(-count // self._length)), self._length)[:count]
+        length = max(min(self._length, count), 1)  # a run may be longer than any shard
+        return np.repeat(self._source.words(shard, -(-count // length)), length)[:count]
 
 
 def run_scores(

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from seta_stream.errors import SetaStreamWarning
+from seta_stream.errors import ReadError, SetaStreamWarning
 from seta_stream.read.cache_asking import Counts, Fetching
 from seta_stream.read.cache_blocks import BlockFile
 from seta_stream.read.cache_file import CachedFile
@@ -31,6 +31,8 @@ from seta_stream.store.redaction import redact
 from seta_stream.store.versions import UNVERSIONED
 
 BLOCK_BYTES: Final = 256 << 10
+MOST_BLOCKS: Final = 1 << 32
+"""Of a whole corpus, a PiB: each takes a byte of shared memory, and a server can claim any size."""
 RUNS_AHEAD: Final = 32
 """So many runs of blocks fit in what may be under way, so that the latency of one is hidden by the others."""
 
@@ -66,6 +68,16 @@ class BlockCache:
         self.names = b"".join(name_of(url, int(size), version, self.place) for url, size, version in rows)
         blocks = [-(-int(size) // block_bytes) for size in sizes]
         self.first_block = np.concatenate([[0], np.cumsum(np.array(blocks, np.int64))])
+        if blocks and sum(blocks) > MOST_BLOCKS:
+            worst = max(range(len(blocks)), key=blocks.__getitem__)
+            raise ReadError(
+                f"A corpus of {sum(map(int, sizes))} bytes (the largest shard is {urls[worst]}) cannot be cached: at "
+                f"most {MOST_BLOCKS} blocks of {block_bytes} bytes are. Leave cache= out, or look whether the server "
+                "tells the right size.",
+                shard=urls[worst],
+                expected=MOST_BLOCKS,
+                found=sum(blocks),
+            )
         # Anonymous memory that forked and spawned workers share: a block that one of them stored or compared is
         # good for all of them.
         self._shared: Any = multiprocessing.sharedctypes.RawArray(ctypes.c_uint8, _FLAGS + int(self.first_block[-1]))

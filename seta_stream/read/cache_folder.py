@@ -71,9 +71,10 @@ class CacheFolder:
         """
         for folder in (self.objects, self._claims):
             folder.mkdir(parents=True, exist_ok=True)
-        tag = self.path / "CACHEDIR.TAG"
-        if not tag.exists():
-            tag.write_bytes(TAG)
+        with suppress(FileExistsError):  # another process made it, or somebody laid a link there
+            fd = os.open(self.path / "CACHEDIR.TAG", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with os.fdopen(fd, "wb") as file:
+                file.write(TAG)
 
     def file_of(self, name: bytes) -> Path:
         """Return where the blocks of a shard lie."""
@@ -120,7 +121,8 @@ class CacheFolder:
                 return status.st_size
             os.close(self._ledger)
             self._ledger = -1
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # A link there would have us write to another file of this user.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._ledger = os.open(self.path / "stored", flags, 0o666)
         self._counted = None
         return os.fstat(self._ledger).st_size

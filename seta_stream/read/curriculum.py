@@ -5,7 +5,6 @@ Takes progress, a sample's bytes, and the numbers that its draws depend on; give
 
 from __future__ import annotations
 
-import gzip
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from seta_stream.draws import WORD_RANGE, WordSource
 from seta_stream.errors import ArgumentError
-from seta_stream.read.decode import IMAGE_FIELDS, FieldDecode, basic
+from seta_stream.read.decode import IMAGE_FIELDS, FieldDecode, basic, unzipped
 from seta_stream.read.images import Box, read_square
 
 Augment = Callable[[Any, float, np.random.Generator], Any]
@@ -152,7 +151,7 @@ class StageDecoder:
     def _decode(self, place: tuple[int, int, int], field: str, data: bytes) -> Any:
         stem, _, extension = field.rpartition(".")
         if extension == "gz":
-            return self._decode(place, stem, gzip.decompress(data))
+            return self._decode(place, stem, unzipped(data))
         if extension not in IMAGE_FIELDS:
             return basic(field, data)
         crop_of: Callable[[int, int], Box] = middle

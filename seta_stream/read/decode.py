@@ -6,16 +6,16 @@ are the protocols of decoders that need more than bytes: a sample's own random n
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from seta_stream.errors import ArgumentError, DecodeError, UnsupportedError
+from seta_stream.errors import ArgumentError, DecodeError, MissingExtraError, UnsupportedError
 from seta_stream.read.images import image_reader
 
 FieldDecode = Callable[[str, bytes], Any]
@@ -64,7 +64,38 @@ def _npy(data: bytes) -> Any:
 
 def _npz(data: bytes) -> dict[str, Any]:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        # Numpy reads of each array no more than the archive says that it has.
+        _refuse_large(sum(info.file_size for info in arrays.zip.infolist()), len(data))
         return dict(arrays)
+
+
+def unzipped(data: bytes) -> bytes:
+    """Return what gzip bytes hold, which may be several streams one behind another.
+
+    Raises:
+        ValueError: they unpack to more than a field may.
+        EOFError, zlib.error: they are cut short, or damaged.
+    """
+    parts: list[bytes] = []
+    rest, found = data, 0
+    while rest or not parts:
+        inflater = zlib.decompressobj(wbits=31)
+        parts.append(inflater.decompress(rest, max(UNPACKED_FREE, UNPACKED_PER_BYTE * len(data)) - found + 1))
+        found += len(parts[-1])
+        _refuse_large(found, len(data))
+        if not inflater.eof:
+            raise EOFError("the compressed field ends before its end-of-stream mark")
+        rest = inflater.unused_data.lstrip(b"\0")
+    return b"".join(parts)
+
+
+def _refuse_large(found: int, packed: int) -> None:
+    most = max(UNPACKED_FREE, UNPACKED_PER_BYTE * packed)
+    if found > most:
+        raise ValueError(
+            f"its {packed} bytes unpack to more than {most}, which a few bytes can be made to do; if it is yours, give "
+            "decode= a callable (field, bytes) → value that unpacks it"
+        )
 
 
 def _msgpack(data: bytes) -> Any:
@@ -90,6 +121,10 @@ BASIC: Final[dict[str, Callable[[bytes], Any]]] = {
     **dict.fromkeys(("pkl", "pickle", "pyd", "pth"), _refused),
 }
 """By the last extension of a field. What is in no table stays bytes."""
+
+UNPACKED_FREE: Final = 256 << 20
+UNPACKED_PER_BYTE: Final = 32
+"""A field (`.gz`, `.npz`) may unpack to 256 MiB in any case, and to so many times its size."""
 
 IMAGE_FIELDS: Final = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "ppm", "pgm", "pbm", "pnm", "webp", "bmp", "gif", "tif", "tiff"}
@@ -159,7 +194,7 @@ def _by_field(field: str, image: str | None) -> Callable[[bytes], Any]:
     extension = field.rpartition(".")[2]
     if extension == "gz":
         inner = _by_field(field.removesuffix("gz").rstrip("."), image)
-        return lambda data: inner(gzip.decompress(data))
+        return lambda data: inner(unzipped(data))
     if image is not None and extension in IMAGE_FIELDS:
         return image_reader(*IMAGE_KINDS[image])
     return BASIC.get(extension, _unchanged)
@@ -174,13 +209,14 @@ def decode_sample(sample: dict[str, Any], decode: FieldDecode) -> dict[str, Any]
 
     Raises:
         DecodeError: with the shard, the key and the field, from whatever the decoder raised.
+        MissingExtraError: what decodes the field is not installed.
     """
     for field, data in sample.items():
         if field.startswith("__"):
             continue
         try:
             sample[field] = decode(field, data)
-        except DecodeError:
+        except (DecodeError, MissingExtraError):  # without its library no sample can be decoded: none is skipped
             raise
         except Exception as error:
             raise DecodeError(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from seta_stream.errors import DecodeError
+from seta_stream.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +26,8 @@ Box = tuple[int, int, int, int]
 CropOf = Callable[[int, int], Box]
 """(width, height) → what is cut out."""
 
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF", "MPO", "JPEG2000", "AVIF")
+
 DCT_SCALES: Final = (8, 4, 2)
 """A JPEG's blocks of 8 × 8 can be decoded at an eighth, a quarter or half of their width."""
 
@@ -32,24 +36,40 @@ def pillow() -> ModuleType:
     """Return PIL.Image.
 
     Raises:
-        DecodeError: Pillow is not installed.
+        MissingExtraError: Pillow is not installed.
     """
     try:
         from PIL import Image  # noqa: PLC0415  (an extra)
     except ImportError as error:
-        raise DecodeError(
+        raise MissingExtraError(
             "Images are decoded by Pillow, which is not installed: pip install 'seta-stream[image]', or give decode= "
             "a callable."
         ) from error
     return Image
 
 
+@lru_cache(maxsize=1)
+def image_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are read, whatever a field is called.
+
+    Pillow knows some forty, and looks at the bytes alone: a field `jpg` could hold PostScript, for which it starts
+    Ghostscript.
+    """
+    module = pillow()
+    from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401, PLC0415  (they register)
+
+    with suppress(ImportError):  # new in Pillow 11.3
+        from PIL import AvifImagePlugin  # noqa: F401, PLC0415  (likewise)
+    module.preinit()
+    return tuple(kind for kind in _FORMATS if kind in module.OPEN)
+
+
 def image_reader(kind: str, mode: str) -> Callable[[bytes], Any]:
     """Return what decodes whole pictures: to "pil", "uint8" or "float32" (see decode.IMAGE_KINDS) of a Pillow mode."""
-    module = pillow()
+    module, kinds = pillow(), image_formats()
 
     def read(data: bytes) -> Any:
-        with module.open(io.BytesIO(data)) as opened:
+        with module.open(io.BytesIO(data), formats=kinds) as opened:
             opened.load()
             image = opened if opened.mode == mode else opened.convert(mode)
         if kind == "pil":
@@ -74,7 +94,7 @@ def read_square(data: bytes, resolution: int, mode: str, crop_of: CropOf) -> Ima
         crop_of: says what is cut out of a whole picture of some width and height.
     """
     module = pillow()
-    with module.open(io.BytesIO(data)) as opened:
+    with module.open(io.BytesIO(data), formats=image_formats()) as opened:
         width, height = opened.size
         box = crop_of(width, height)
         scale = dct_scale(box, resolution)

@@ -19,6 +19,7 @@ STREAMS_PER_SHARD: Final = 2
 """Two lanes meet in a shard at most, each with its own place in it."""
 
 _SKIP_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 64 << 20
 
 Count = Callable[[int, int], None]
 """Is told of (bytes, openings) as they come."""
@@ -41,6 +42,16 @@ def _not_decompressed(url: str, position: int, error: Exception) -> ReadError:
         shard=url,
         offset=position,
     )
+
+
+def _read(stream: IO[bytes], length: int) -> bytes:
+    """Return the next bytes, fewer at the end; what is claimed to be there takes no memory before it comes."""
+    if length <= _PIECE_BYTES:
+        return stream.read(length)
+    parts = [stream.read(_PIECE_BYTES)]
+    while parts[-1] and length > (found := sum(map(len, parts))):
+        parts.append(stream.read(min(_PIECE_BYTES, length - found)))
+    return b"".join(parts)
 
 
 class _Rejoined(io.RawIOBase):
@@ -130,7 +141,7 @@ class SequentialFile:
                 if not skipped:
                     break
                 position += skipped
-            data = stream.read(length)
+            data = _read(stream, length)
             while self._reads_on and offset + length >= self._until and stream.read(_SKIP_BYTES):
                 pass
         if len(data) != length:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.errors import ArgumentError, StateError
+from seta_stream.foreign import read_json
 from seta_stream.losses.envelope import FileKind, pack_file, unpack_file
 
 FOLDER: Final = "repack"
@@ -115,7 +116,7 @@ def unpack_manifest(data: bytes, source: str) -> dict[str, Any]:
         StateError: it is none, or of a future version.
     """
     try:
-        told = json.loads(data)
+        told = read_json(data)
     except ValueError:
         told = None
     if not isinstance(told, dict) or told.pop("format", None) != _FORMAT:

@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from seta_stream.corpus.header import BLOCK, EXTENSIONS, WITHOUT_BODY, Header, padded, parse, pax_records, pax_size
+from seta_stream.corpus.header import (
+    BLOCK,
+    EXTENSION_LIMIT,
+    EXTENSIONS,
+    WITHOUT_BODY,
+    Header,
+    padded,
+    parse,
+    pax_records,
+    pax_size,
+)
+from seta_stream.errors import TarError
 
 GLOBAL: Final = ord("g")
 
@@ -65,7 +76,7 @@ def units(read: Read, begin: int, end: int, shard: str) -> Iterator[Unit]:
         shard: URL for messages.
 
     Raises:
-        TarError: a header is garbled.
+        TarError: a header is garbled, or a member goes beyond the end.
     """
     start = at = begin
     told = _Told()
@@ -76,16 +87,31 @@ def units(read: Read, begin: int, end: int, shard: str) -> Iterator[Unit]:
         head = parse(block, shard, at)
         if head.kind not in EXTENSIONS:
             at += BLOCK + _body(head, told)
+            _refuse_cut(at, end, shard, start)
             yield Unit(start, at, head.kind, head.name if told.name is None else told.name)
             start, told = at, _Told()
             continue
-        content, behind = bytes(read(at + BLOCK, head.size)), at + BLOCK + padded(head.size)
+        behind = at + BLOCK + padded(head.size)
+        _refuse_cut(behind, end, shard, at, head.size)
+        content = bytes(read(at + BLOCK, head.size))
         if head.kind == GLOBAL:
             yield Unit(at, behind, GLOBAL, records=pax_records(content, shard, at))
             start = behind if start == at else start
         else:
             told.add(head.kind, content, shard, at)
         at = behind
+
+
+def _refuse_cut(behind: int, end: int, shard: str, offset: int, extension_bytes: int = 0) -> None:
+    if behind > end or extension_bytes > EXTENSION_LIMIT:
+        raise TarError(
+            f"Cannot scan {shard}: what begins at byte {offset} would end at byte {behind}, behind byte {end}, or is "
+            f"an extension header of over {EXTENSION_LIMIT} bytes. The shard is damaged there: restore or rewrite it.",
+            shard=shard,
+            offset=offset,
+            expected=f"an end at byte {end} at most",
+            found=behind,
+        )
 
 
 def _body(head: Header, told: _Told) -> int:

@@ -7,44 +7,15 @@ from __future__ import annotations
 
 import html
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeGuard
+
+from seta_stream.visible import visible
 
 NOTHING: Final = "–"
 
 _GAP: Final = "\u00a0"
 """Between a number and its unit, which stay on one line."""
-
-_CUT: Final = "…"
-_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Categories without a shape of their own: controls, marks of direction, halves of characters, what is not assigned."""
-_JOINERS: Final = frozenset("\u200c\u200d")
-"""Persian and many emoji need them."""
-
-
-def visible(value: object, most: int | None = None) -> str:
-    r"""Return a text without what cannot be seen: controls, marks of direction and surrogates are spelled as \u202e.
-
-    Args:
-        value: any text, or what str makes of it.
-        most: characters to keep; what is longer is cut.
-    """
-    told = str(value)
-    if most is not None and len(told) > most:
-        told = told[:most].rstrip() + _CUT
-    if told.isascii() and told.isprintable():
-        return told
-    return "".join(map(_shown, told))
-
-
-def _shown(character: str) -> str:
-    if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
-        return character
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"  # a byte that is no UTF-8, as Python reads it
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def text(value: object, most: int | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from seta_stream.store.local import LocalFile, LocalStore
 from seta_stream.store.objects import Answer, Bytes, LateAnswer, ObjectInfo, Options, ShardFile, Store, short_read
-from seta_stream.store.urls import is_local, is_web, join, local_path, normalise, protocol_of, shown
+from seta_stream.store.urls import is_local, is_web, join, local_path, normalise, parsed, protocol_of, shown
 
 __all__ = [
     "Answer",
@@ -25,6 +25,7 @@ __all__ = [
     "join",
     "local_path",
     "normalise",
+    "parsed",
     "protocol_of",
     "short_read",
     "shown",

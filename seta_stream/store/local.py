@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from seta_stream.errors import ShardChangedError
+from seta_stream.errors import ReadError, ShardChangedError
 from seta_stream.store.objects import LateAnswer, ObjectInfo, reading, short_read
 from seta_stream.store.urls import local_path
 
@@ -65,7 +65,10 @@ class LocalFile:
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, length), in order."""
         fd, pread = self.fd, os.pread
-        parts = [pread(fd, length, offset) for offset, length in spans]
+        try:
+            parts = [pread(fd, length, offset) for offset, length in spans]
+        except MemoryError as error:
+            raise self._too_large(spans) from error
         if sum(map(len, parts)) != sum([length for _, length in spans]):
             self.check()
             pairs = zip(spans, parts, strict=True)
@@ -74,6 +77,16 @@ class LocalFile:
         if self._unchecked >= READS_PER_CHECK:
             self.check()
         return parts
+
+    def _too_large(self, spans: Sequence[tuple[int, int]]) -> ReadError:
+        offset, length = max(spans, key=lambda span: span[1])
+        return ReadError(
+            f"Cannot read {length:,} bytes at byte {offset} of {self.url}: there is not so much memory. Leave the "
+            "member out with fields=, or the shard out of the corpus.",
+            shard=self.url,
+            offset=offset,
+            found=length,
+        )
 
     def _read_rest(self, offset: int, length: int, data: bytes) -> bytes:
         """One call returns at most 2 GiB, and fewer bytes only where the file ends."""

@@ -85,7 +85,11 @@ class RemoteStore:
 
     def read(self, url: str) -> bytes:
         """Return the whole object; ReadError where there is none."""
-        return bytes(self._tried(url, "read", lambda client: client.do("cat_file", url)))
+
+        async def read(client: FileSystemClient) -> Any:
+            return await (client.do("cat_file", url) if client.web is None else client.web.whole(url))
+
+        return bytes(self._tried(url, "read", read))
 
     def write(self, url: str, data: bytes) -> None:
         """Replace the object."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from seta_stream.errors import ArgumentError
 
@@ -37,11 +37,30 @@ def is_web(url: str) -> bool:
     return protocol_of(url) in {"http", "https"}
 
 
+def parsed(url: str) -> SplitResult:
+    """Return the parts of a URL.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ArgumentError(
+            f"Cannot use {shown(url)!r}: it is no URL ({error}). Check it: a bracket in the name of a host may be too "
+            "much.",
+            expected="a URL",
+        ) from error
+
+
 def local_path(url: str) -> Path:
     """Return the absolute path of a local URL (plain path or file://)."""
     if url.lower().startswith(("file://", "local://")):
-        url = unquote(urlsplit(url).path)
-    return Path(os.path.abspath(Path(url).expanduser()))  # noqa: PTH100  (resolve() would follow links)
+        url = unquote(parsed(url).path)
+    if "\0" in url:
+        raise ArgumentError(f"Cannot use {url!r}: no file's name holds a NUL. Check it.", expected="a path", found=url)
+    # os.path leaves a "~name" of no user of this machine as it is; resolve() would follow links.
+    return Path(os.path.abspath(os.path.expanduser(url)))  # noqa: PTH100, PTH111
 
 
 def normalise(url: str) -> str:

@@ -5,8 +5,7 @@ Takes the state's URL and the corpus as it is; gives findings. Acts: reads every
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,9 +15,10 @@ import numpy as np
 from seta_stream.corpus.ids import ShardRow, ShardTable
 from seta_stream.corpus.surveying import CORPUS_FILE
 from seta_stream.errors import GenerationError, IndexFileError, ReadError, SidecarError, StateError
+from seta_stream.foreign import read_json
 from seta_stream.losses.drafts import MANIFEST_NAME, in_groups
 from seta_stream.losses.envelope import stored_crc
-from seta_stream.losses.lock import is_locked
+from seta_stream.losses.lock import holder, is_locked
 from seta_stream.losses.manifest import Generation, SidecarEntry, is_generation_name, pair_by_digest, unpack_manifest
 from seta_stream.losses.pending import parent_of, unpack_pending
 from seta_stream.losses.sidecar import unpack
@@ -27,6 +27,8 @@ from seta_stream.verifying.drift import ShardLosses, changed_shards, unlike_loss
 from seta_stream.verifying.findings import Finding
 
 _IN_FLIGHT: Final = 16
+_LOOKS: Final = 3
+"""How often a state is looked at whose newest generation a run removes meanwhile."""
 _WRITING: Final = ".writing-"
 HISTORY: Final = "history.jsonl"
 
@@ -60,7 +62,7 @@ class StateLook:
 
 
 def look_at_state(url: str, options: Options | None, corpus: Corpus) -> StateLook:
-    """Return what is wrong with a state.
+    """Return what is wrong with a state, which a run may write meanwhile: what that run did is no finding.
 
     Raises:
         StateError: there is no state at all.
@@ -74,14 +76,53 @@ def look_at_state(url: str, options: Options | None, corpus: Corpus) -> StateLoo
             expected="a state folder",
             found=0,
         )
-    seen = StateLook(url)
-    seen.findings += _generations(store, seen)
-    for generation in seen.generations:
-        seen.findings += _sidecars(store, seen, generation, corpus, is_newest=generation is seen.generations[-1])
-    seen.findings += _corpus_file(store, seen, corpus)
-    seen.findings += _pending(store, seen)
-    seen.findings += _history(store, seen)
+    for _ in range(_LOOKS):
+        seen = _look(store, url, corpus)
+        if not seen.generations or is_there(store, url, seen.generations[-1].name):
+            break  # or else a run removed it meanwhile, and a newer one is there
     return seen
+
+
+def _look(store: Store, url: str, corpus: Corpus) -> StateLook:
+    seen = StateLook(url)
+    halves = _halves(store, url)
+    found = list(_generations(store, seen))
+    for generation in seen.generations:
+        found += _sidecars(store, seen, generation, corpus, is_newest=generation is seen.generations[-1])
+    found += _corpus_file(store, seen, corpus)
+    found += _pending(store, seen, {name for name in halves if not is_there(store, url, name)})
+    found += _history(store, seen)
+    seen.findings += [one for one in found if _still_is(store, seen, one, halves)]
+    return seen
+
+
+def is_there(store: Store, url: str, name: str) -> bool:
+    """Say whether a state has a generation, whole."""
+    return store.exists(join(url, "losses", name, MANIFEST_NAME))
+
+
+def _halves(store: Store, url: str) -> dict[str, list[str]]:
+    """Return the files of each generation that has no manifest, by its name."""
+    folder = join(url, "losses")
+    bare = [name for name in store.names(folder) if is_generation_name(name) and not is_there(store, url, name)]
+    return {name: store.names(join(folder, name)) for name in bare}
+
+
+def _still_is(store: Store, seen: StateLook, finding: Finding, halves: Mapping[str, list[str]]) -> bool:
+    """Say whether a finding is none of a run's that writes or removes a generation, or pending losses, meanwhile."""
+    folder = join(seen.url, "losses")
+    within = (finding.file or "").removeprefix(folder).lstrip("/").partition("/")[0]
+    if finding.kind.startswith("pending-"):
+        return store.exists(str(finding.file))
+    if finding.kind == "generation-half":
+        if within.startswith(_WRITING):
+            return within in store.names(folder)
+        if is_local(folder) and holder(local_path(seen.url)) is not None:
+            return False  # whoever writes there removes it with the next commit, or is about to
+        files = store.names(join(folder, within))
+        # What is being removed has fewer files by now, and what is being written more.
+        return halves.get(within) == files and within in store.names(folder) and not is_there(store, seen.url, within)
+    return not is_generation_name(within) or is_there(store, seen.url, within)
 
 
 def _generations(store: Store, seen: StateLook) -> Iterator[Finding]:
@@ -204,9 +245,9 @@ def _corpus_file(store: Store, seen: StateLook, corpus: Corpus) -> Iterator[Find
         yield Finding(one.kind, one.what, one.shard, file=url, count=one.count)
 
 
-def _pending(store: Store, seen: StateLook) -> Iterator[Finding]:
+def _pending(store: Store, seen: StateLook, halves: Collection[str]) -> Iterator[Finding]:
     folder = join(seen.url, "pending")
-    kept = {one.name for one in seen.generations}
+    parents: dict[str, Any] = {}
     for name in store.names(folder):
         url = join(folder, name)
         try:
@@ -215,10 +256,24 @@ def _pending(store: Store, seen: StateLook) -> Iterator[Finding]:
         except (StateError, ReadError) as error:
             yield Finding("pending-damaged", error.message, file=url)
             continue
-        parent = parent_of(data)
-        if parent is not None and parent not in kept:
-            what = f"The losses were recorded on top of generation {parent}, which is gone."
-            yield Finding("pending-orphaned", what, file=url)
+        parents[url] = parent_of(data)
+    for url in orphans(store, seen.url, parents, halves):
+        what = f"The losses were recorded on top of generation {parents[url]}, which is gone."
+        yield Finding("pending-orphaned", what, file=url)
+
+
+def orphans(store: Store, url: str, parents: Mapping[str, Any], halves: Collection[str] = ()) -> list[str]:
+    """Return which pending losses lie on top of a generation that is gone; one whose manifest is damaged is not.
+
+    Args:
+        store: of the state.
+        url: of the state.
+        parents: what each file names as its parent, by URL; read before this is called, so that a generation which
+            was committed before them is not missed.
+        halves: names of generations that are as good as gone.
+    """
+    there = {None, *store.names(join(url, "losses"))} - {*halves}
+    return [file for file, parent in parents.items() if parent not in there]
 
 
 def _history(store: Store, seen: StateLook) -> Iterator[Finding]:
@@ -252,7 +307,7 @@ def history_lines(data: bytes) -> tuple[list[dict[str, Any]], list[int], int]:
 
 def _line(raw: bytes) -> dict[str, Any] | None:
     try:
-        line = json.loads(raw)
+        line = read_json(raw)
     except ValueError:
         return None
     is_line = (

@@ -340,7 +340,7 @@ def test_a_damaged_line_in_the_middle_is_told(state, generations):
     store, url = store_for(state), join(state, "history.jsonl")
     first, second = store.read(url).splitlines()
     store.write(url, b"\n".join([first, b"{]", b"7", second, b""]))
-    with pytest.warns(SetaStreamWarning, match=r"Lines \[2\] of .*history.jsonl are damaged"):
+    with pytest.warns(SetaStreamWarning, match=r"Lines \[2, 3\] of .*history.jsonl are damaged"):
         found = generations.history()
     assert [line["generation"] for line in found] == names
 

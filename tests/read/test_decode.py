@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from seta_stream.errors import DecodeError, UnsupportedError
+from seta_stream.errors import DecodeError, MissingExtraError, UnsupportedError
 from seta_stream.read import decode as room
 from seta_stream.read.decode import decode_sample, decoder
 
@@ -52,7 +52,7 @@ def test_arrays_with_objects_are_refused() -> None:
 
 
 def test_a_missing_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Pillow the error names the extra to install."""
+    """Without Pillow the error names the extra to install, and is no sample's: on_error="skip" passes over none."""
     real = builtins.__import__
 
     def no_pillow(name: str, *rest: Any) -> Any:
@@ -62,6 +62,7 @@ def test_a_missing_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     room._by_field.cache_clear()
     monkeypatch.setattr(builtins, "__import__", no_pillow)
-    with pytest.raises(DecodeError, match=r"pip install 'seta-stream\[image\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'seta-stream\[image\]'") as caught:
         decode_sample({"__key__": "a", "__url__": "b", "jpg": b""}, decoder("pil") or str)
+    assert not isinstance(caught.value, DecodeError)
     room._by_field.cache_clear()
