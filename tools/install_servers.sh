@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that tests and benchmarks start and that pip cannot bring: nginx with its echo module (from the
-# system's Debian packages) and Azurite (from npm), into ~/.cache/seta-stream-servers, where tools/servers looks.
+# Installs what tests and benchmarks start and pip cannot bring: nginx with its echo module and Chromium's headless shell
+# (from the system's Debian packages) and Azurite (from npm), into ~/.cache/seta-stream-servers, where the tests look.
 #
 # Needs no root and changes nothing outside that folder: the packages are unpacked, not installed, so no service starts.
 # What is there already, in the system too, is left alone; a second run takes no time.
@@ -17,6 +17,7 @@ fail() {
 }
 
 has_nginx() { [ -x "$1/usr/sbin/nginx" ] && [ -e "$1/$module" ]; }
+has_chromium() { [ -x "$1/usr/lib/chromium/chromium-headless-shell" ]; }
 has_azurite() { grep -qs "\"version\": \"$azurite\"" "$folder/node_modules/azurite/package.json"; }
 
 # Everything is made aside and moved into place whole: a run that is cut off, or runs beside another, leaves no halves.
@@ -25,21 +26,58 @@ move_into_place() {
     mv -T "$1" "$2" 2>/dev/null || [ -e "$2" ]
 }
 
-install_nginx() {
+aptget() {
+    apt-get -qq -o "Dir::State::Lists=$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
+        -o "APT::Sandbox::User=$(id -un)" -o Acquire::Languages=none "$@"
+}
+
+# need_apt WHAT ADVICE: brings lists of our own, since the system's may be empty or old, and only root may refresh them.
+need_apt() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-        fail "nginx with its echo module is not here, and neither is apt-get to fetch it." \
-            "Install both so that /usr/sbin/nginx and /$module are there (Debian: nginx, libnginx-mod-http-echo)."
-    # Lists of our own: the system's may be empty or old, and only root may refresh them.
-    mkdir -p "$work/lists/partial" "$work/packages" "$work/root"
-    local apt=(apt-get -qq -o "Dir::State::Lists=$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
-        -o "APT::Sandbox::User=$(id -un)" -o Acquire::Languages=none)
-    "${apt[@]}" update && (cd "$work/packages" && "${apt[@]}" download nginx libnginx-mod-http-echo) ||
-        fail "apt-get could not fetch the packages nginx and libnginx-mod-http-echo; its own words are above."
-    for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$work/root"; done
-    has_nginx "$work/root" && "$work/root/usr/sbin/nginx" -v 2>/dev/null ||
-        fail "the packages nginx and libnginx-mod-http-echo of this system do not run when unpacked." \
-            "Install them: sudo apt-get install nginx libnginx-mod-http-echo"
-    move_into_place "$work/root" "$folder/nginx"
+        fail "$1 is not here, and neither is apt-get to fetch it." "$2"
+    if [ ! -d "$work/lists" ]; then
+        mkdir -p "$work/lists/partial"
+        aptget update || fail "apt-get could not fetch the lists of packages; its own words are above."
+    fi
+}
+
+# Names those of some packages, and of what they need, that this system lacks: a dry run of the installation tells.
+lacking() { aptget -s --no-install-recommends install "$@" | awk '/^Inst /{print $2}'; }
+
+# unpack FOLDER PACKAGE...: downloads packages, and unpacks them into a folder of $work.
+unpack() {
+    local root="$work/$1" packages="$work/$1-packages"
+    shift
+    mkdir -p "$root" "$packages"
+    (cd "$packages" && aptget download "$@") || return
+    for package in "$packages"/*.deb; do dpkg-deb -x "$package" "$root" || return; done
+}
+
+install_nginx() {
+    local wanted=(nginx libnginx-mod-http-echo) # and nothing that they need: what is used of them runs without
+    need_apt "nginx with its echo module" \
+        "Install both so that /usr/sbin/nginx and /$module are there (Debian: nginx, libnginx-mod-http-echo)."
+    unpack nginx "${wanted[@]}" || fail "apt-get could not fetch the packages ${wanted[*]}; its own words are above."
+    has_nginx "$work/nginx" && "$work/nginx/usr/sbin/nginx" -v 2>/dev/null ||
+        fail "the packages ${wanted[*]} of this system do not run when unpacked." \
+            "Install them: sudo apt-get install ${wanted[*]}"
+    move_into_place "$work/nginx" "$folder/nginx"
+}
+
+install_chromium() {
+    local wanted=chromium-headless-shell root="$work/chromium" needed
+    need_apt "Chromium's headless shell" \
+        "Install it so that /usr/lib/chromium/chromium-headless-shell is there (Debian: chromium-headless-shell)."
+    needed=$(lacking $wanted) && unpack chromium $(grep -vx xdg-utils <<<"$needed") ||
+        fail "apt-get could not fetch the package $wanted; its own words are above."
+    # 50 MB that tests do not need: GPU drivers' checks, other languages, manuals.
+    rm -rf "$root"/usr/share "$root"/usr/lib/chromium/{locales,libVkLayer_khronos_validation.so,libvk_swiftshader.so}
+    local libraries="$root/usr/lib/x86_64-linux-gnu"
+    LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio" "$root/usr/lib/chromium/chromium-headless-shell" \
+        --no-sandbox --version 2>/dev/null ||
+        fail "the package $wanted of this system does not run when unpacked." \
+            "Install it: sudo apt-get install $wanted"
+    move_into_place "$root" "$folder/chromium"
 }
 
 install_azurite() {
@@ -63,4 +101,8 @@ fi
 if has_azurite; then say "Azurite is there"; else
     say "fetching Azurite $azurite"
     install_azurite
+fi
+if has_chromium "" || has_chromium "$folder/chromium"; then say "Chromium is there"; else
+    say "fetching Chromium's headless shell"
+    install_chromium
 fi

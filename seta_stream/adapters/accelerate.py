@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from accelerate import Accelerator
-from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, IterableDatasetShard, prepare_data_loader
-from torch.utils.data import DataLoader, IterableDataset
+from seta_stream.errors import ArgumentError, MissingExtraError
+
+try:
+    from accelerate import Accelerator
+    from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, IterableDatasetShard, prepare_data_loader
+    from torch.utils.data import DataLoader, IterableDataset
+except ImportError as error:
+    raise MissingExtraError.of("seta_stream.adapters.accelerate", "huggingface", error) from error
 
 from seta_stream.adapters.epochs import check_loader_options
 from seta_stream.adapters.torch import SetaDataset
-from seta_stream.errors import ArgumentError
 
 _DISPATCHES: Final = (
     "Accelerate dispatches batches: the first process would read for all, and each of its batches be cut among them, "

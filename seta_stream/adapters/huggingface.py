@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
-from typing_extensions import override
+
+from seta_stream.errors import ArgumentError, CheckpointError, MissingExtraError
+
+try:
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.utils.data import DataLoader
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+    from typing_extensions import override
+except ImportError as error:
+    raise MissingExtraError.of("seta_stream.adapters.huggingface", "huggingface", error) from error
 
 from seta_stream.adapters.epochs import EpochLoader, state_of_all
 from seta_stream.adapters.torch import SetaDataset
-from seta_stream.errors import ArgumentError, CheckpointError
 
 STATE_FILE: Final = "seta_stream.json"
 """In each checkpoint folder: the position, and the steps planned for the run."""

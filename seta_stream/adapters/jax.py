@@ -11,15 +11,20 @@ from itertools import chain, groupby
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
 from numpy.typing import NDArray
+
+from seta_stream.errors import ArgumentError, LossError, MissingExtraError
+
+try:
+    import jax
+    from jax.sharding import Mesh, NamedSharding
+except ImportError as error:
+    raise MissingExtraError.of("JaxStream", "jax", error) from error
 
 from seta_stream.adapters.jax_ahead import Ahead
 from seta_stream.adapters.jax_collective import JaxCollective
 from seta_stream.adapters.jax_rows import Rows, batch_sharding
-from seta_stream.errors import ArgumentError, LossError
 from seta_stream.options import StreamOptions
 from seta_stream.policies.deciding import columns_of
 from seta_stream.read.batches import batched

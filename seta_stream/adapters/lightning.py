@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Unpack
 
-import torch
+from seta_stream.errors import ArgumentError, MissingExtraError
+
+try:
+    import torch
+
+    try:
+        from lightning.pytorch import LightningDataModule
+    except ModuleNotFoundError:  # the same code under its older name
+        from pytorch_lightning import LightningDataModule  # type: ignore[assignment]
+except ImportError as error:
+    raise MissingExtraError.of("SetaDataModule", "lightning", error) from error
 
 from seta_stream.adapters.epochs import EpochLoader, check_loader_options, state_of_all
 from seta_stream.adapters.torch import SetaDataset
-from seta_stream.errors import ArgumentError
 from seta_stream.options import StreamOptions
 from seta_stream.policies import Full, as_policy
-
-try:
-    from lightning.pytorch import LightningDataModule
-except ModuleNotFoundError:  # the same code under its older name
-    from pytorch_lightning import LightningDataModule  # type: ignore[assignment]
 
 AHEAD: Final = 2
 """Lightning has trained on the first batch when it asks for the third: it fetches one ahead."""

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
-from seta_stream.errors import ArgumentError, PeerError
+from seta_stream.errors import ArgumentError, MissingExtraError, PeerError
 from seta_stream.transport import PAIRWISE, Exchanges, checked_timeout
+
+try:
+    from mpi4py import MPI
+except ImportError as error:
+    raise MissingExtraError.of("MPICollective", "mpi", error) from error
 
 _SPIN_S: Final = 0.001
 _PAUSE_S: Final = 0.001

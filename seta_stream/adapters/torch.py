@@ -13,15 +13,20 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 import numpy as np
-import torch
-import torch.distributed
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
+
+from seta_stream.errors import ArgumentError, LossError, MissingExtraError
+
+try:
+    import torch
+    import torch.distributed
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as error:
+    raise MissingExtraError.of("SetaDataset", "torch", error) from error
 
 from seta_stream.adapters.torch_collective import TorchCollective
 from seta_stream.adapters.torch_weights import DeviceWeights
 from seta_stream.adapters.torch_workers import end_with_parent
-from seta_stream.errors import ArgumentError, LossError
 from seta_stream.options import StreamOptions
 from seta_stream.policies.deciding import columns_of
 from seta_stream.read.places import Places

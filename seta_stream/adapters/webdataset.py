@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-import torch
-import webdataset
-from webdataset.compat import FluidInterface
+from seta_stream.errors import MissingExtraError
+
+try:
+    import torch
+    import webdataset
+    from webdataset.compat import FluidInterface
+except ImportError as error:
+    raise MissingExtraError.of("SetaWebDataset", "webdataset", error) from error
 
 from seta_stream.adapters.torch import SetaDataset
 from seta_stream.options import StreamOptions

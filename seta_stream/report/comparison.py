@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from seta_stream.errors import StateError, UnsupportedError
+from seta_stream.errors import MissingExtraError, StateError
 
 if TYPE_CHECKING:
     from seta_stream.report.outcome import PolicyFigures, Simulation
@@ -41,7 +41,7 @@ def draw_simulation(simulation: Simulation, path: str | Path) -> None:
 
     Raises:
         StateError: no policy came through any epoch.
-        UnsupportedError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     policies = [one for one in simulation.policies if one.epochs]
     if not policies:
@@ -50,7 +50,7 @@ def draw_simulation(simulation: Simulation, path: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (an extra, and slow to import)
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise UnsupportedError(
+        raise MissingExtraError(
             "Drawing needs matplotlib: pip install 'seta-stream[plot]', or leave out the picture."
         ) from error
     lines = -(-(len(policies) + 1) // 3)

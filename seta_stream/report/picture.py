@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from seta_stream.errors import StateError, UnsupportedError
+from seta_stream.errors import MissingExtraError, StateError
 from seta_stream.report.distributions import Lines, LossAxis, density, is_over, keep_at
 from seta_stream.report.summary import epoch_shares, lineage_lines
 
@@ -35,7 +35,7 @@ def draw_history(history: Lines, path: str | Path) -> None:
 
     Raises:
         StateError: no epoch was committed yet.
-        UnsupportedError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     lines = [line for line in lineage_lines(history) if line["histogram"]["counts"]]
     if not lines:
@@ -46,7 +46,7 @@ def draw_history(history: Lines, path: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (an extra, and slow to import)
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise UnsupportedError(
+        raise MissingExtraError(
             "Drawing needs matplotlib: pip install 'seta-stream[plot]', or leave out the picture."
         ) from error
     shown = [lines[at] for at in sorted({round(at) for at in np.linspace(0, len(lines) - 1, MAX_RIDGES)})]
