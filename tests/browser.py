@@ -153,8 +153,8 @@ class Page:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def evaluate(self, script: str) -> Any:
-        """Return what an expression of JavaScript gives, as plain values."""
-        told = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        """Return what an expression of JavaScript gives, as plain values; a promise is waited for."""
+        told = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 

@@ -6,18 +6,14 @@ import ast
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from markdown_blocks import PAGES, ROOT, every_block, headings_of, links_of
 
 import seta_stream
 from seta_stream import Reading, SeTa, SetaStream
-
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 SIGNATURES = {
     "SetaStream": set(inspect.signature(SetaStream).parameters),
@@ -28,18 +24,13 @@ SIGNATURES = {
 }
 
 
-def blocks() -> Iterator[tuple[str, str]]:
-    """Give (page, code) of every python block."""
-    for page in PAGES:
-        for code in BLOCK.findall(page.read_text()):
-            yield str(page.relative_to(ROOT)), code
-
-
 def test_code_fits_the_package() -> None:
     """Every block parses, imports names that are there, and passes options that are there."""
     seen = 0
-    for page, code in blocks():
-        for node in ast.walk(ast.parse(code)):
+    python = (block for blocks in every_block().values() for block in blocks if block.language == "python")
+    for block in python:
+        page = str(block)
+        for node in ast.walk(ast.parse(block.code)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SIGNATURES:
                 unknown = {keyword.arg for keyword in node.keywords} - SIGNATURES[node.func.id]
                 assert not unknown, f"{page}: {node.func.id} has no {unknown}"
@@ -51,9 +42,15 @@ def test_code_fits_the_package() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """A link within the repository names a file that is there."""
-    for target in LINK.findall(page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    """A link within the repository names a file that is there, and a heading of it."""
+    for link in links_of(page.read_text()):
+        target, _, anchor = unquote(link).partition("#")
+        if target.startswith(("https:", "http:")):
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor and "api" not in path.parts:  # those of docstrings are the site's
+            assert anchor in headings_of(path.read_text()), f"{page.name} links to {link}"
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:
