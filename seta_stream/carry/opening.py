@@ -19,7 +19,7 @@ from seta_stream.losses.columns import Column, latest
 from seta_stream.losses.generations import Generation, Generations
 from seta_stream.losses.sidecar import unpack
 from seta_stream.losses.table import LossTable
-from seta_stream.store import Options, join, store_for
+from seta_stream.store import Options, join, protocol_of, store_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def open_source(
         index: folder of the shards' indexes.
         with_keys: whether indexes are needed.
         storage_options: of the shards' file system.
-        state_options: of the state's; those of the shards where the protocol is the same.
+        state_options: of the state's; `storage_options` where these are not given, and, with `urls`, where the
+            protocol is the same.
 
     Raises:
         StateError: the state holds no losses, or does not say which corpus they are of.
@@ -101,7 +102,10 @@ def open_source(
         given = storage_options if state_options is None else state_options
         table = shard_table(state, given)
         urls = table.urls
-    given = options_at(state, urls, storage_options, state_options)
+        if state_options is None and len(table) and protocol_of(urls[0]) != protocol_of(state):
+            storage_options = None  # what was given for the state says nothing to another file system
+    else:
+        given = options_at(state, urls, storage_options, state_options)
     generations = Generations(state, given)
     found = _generation(generations, state, generation, epoch)
     corpus = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from keyword import iskeyword
-
 import click
 
-from seta_stream.errors import SetaStreamError
+from seta_stream.cli.command import Commands
+from seta_stream.cli.options import installed_version
 
 COMMANDS = {
+    "completion": "print what makes a shell complete these commands",
     "convert": "read other tools' indexes, compared with their shards, and write ours, Energon's or DALI's",
     "demo": "train a small recogniser on all samples and on half of them",
     "export": "write losses or a selection as Parquet, CSV or a shard list, or the selected samples as shards",
@@ -25,29 +24,17 @@ COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
-    """Loads a command's file only when it is asked for, and turns the package's errors into messages."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        # A file cannot be called as a keyword.
-        module = importlib.import_module(f"seta_stream.cli.{cmd_name}{'_' * iskeyword(cmd_name)}")
-        command: click.Command = module.command
-        command.short_help = COMMANDS[cmd_name]
-        return command
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except SetaStreamError as error:
-            raise click.ClickException(error.message) from error
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="seta-stream")
+@click.group(cls=Commands, files=COMMANDS)
+@click.version_option(installed_version(), prog_name="seta-stream")
 def main() -> None:
-    """Train on the samples that still teach, and pay, in bytes, decodes and steps, only for those."""
+    """Train on the samples that still teach, and pay, in bytes, decodes and steps, only for those.
+
+    \b
+    Examples:
+        seta-stream index "/data/train-{00000..00149}.tar"
+        seta-stream index --help
+        eval "$(seta-stream completion bash)"
+
+    Every command exits with 0 when it is done, 1 when it could not be, and 2 when the command line is wrong; verify
+    with 3 when it found something. With --json, stdout holds one JSON document, and an error is one on stderr.
+    """  # noqa: D301  (click's mark for lines to keep is the character itself)

@@ -18,10 +18,10 @@ import numpy as np
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.index import ShardIndex
 from seta_stream.corpus.indexing import Corpus, open_corpus
-from seta_stream.errors import DecodeError, SetaStreamError, ShardChangedError
+from seta_stream.errors import DecodeError, MissingExtraError, SetaStreamError, ShardChangedError
 from seta_stream.losses.table import LossTable
 from seta_stream.read.decode import IMAGE_FIELDS
-from seta_stream.read.images import pillow
+from seta_stream.read.images import image_formats, pillow
 from seta_stream.read.opening import Opener
 from seta_stream.report.html_values import SampleCard
 from seta_stream.store import Options, ShardFile, shown
@@ -144,7 +144,7 @@ def _read(card: SampleCard, file: ShardFile, index: ShardIndex, position: int) -
                 data = file.read(offset, _allowed(name, size))
                 image, kind, shape = small(data)
                 card = replace(card, image=image, image_kind=kind, image_size=shape)
-            except DecodeError as error:
+            except (DecodeError, MissingExtraError) as error:
                 lacking = error.message
         elif len(texts) < MOST_FIELDS:
             texts.append((name, words(file.read(offset, min(size, TEXT_BYTES)), size)))
@@ -181,12 +181,13 @@ def small(data: bytes) -> tuple[bytes, str, tuple[int, int]]:
 
     Raises:
         DecodeError: it is none that Pillow reads, or has too many pixels.
+        MissingExtraError: Pillow is not installed.
     """
     module = pillow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of many pixels, which are counted here
-            with module.open(io.BytesIO(data)) as opened:
+            with module.open(io.BytesIO(data), formats=image_formats()) as opened:
                 _check_pixels(opened.width, opened.height)
                 opened.draft("RGB", (2 * SIDE, 2 * SIDE))
                 image = opened.convert("RGBA" if "A" in opened.getbands() or "transparency" in opened.info else "RGB")

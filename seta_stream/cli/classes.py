@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seta_stream.cli.cards import Place
-from seta_stream.cli.rowbar import row_bar
+from seta_stream.cli.screen import bar
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.labels import MAX_GROUPS
 from seta_stream.errors import CorpusError
@@ -37,7 +37,7 @@ def classes_by(field: str, place: Place, shards: ShardTable) -> tuple[list[str],
     with SetaStream(
         list(shards.urls), shuffle=False, drop_last=False, fields=(field,), index=place.index,
         storage_options=place.options, world=1,
-    ) as stream, row_bar(f"reading {field}", shards.total) as told:  # fmt: skip
+    ) as stream, bar(f"reading {field}", shards.total) as advance:  # fmt: skip
         for number, sample in enumerate(stream):
             if field in sample:
                 codes[sample["__index__"]] = numbers.setdefault(bytes(sample[field])[:_BYTES].strip(), len(numbers))
@@ -50,7 +50,7 @@ def classes_by(field: str, place: Place, shards: ShardTable) -> tuple[list[str],
                     expected=MAX_GROUPS,
                 )
             if number % _TOLD_AT == _TOLD_AT - 1:
-                told(_TOLD_AT)
+                advance(advance=_TOLD_AT)
     if not numbers:
         raise CorpusError(f"No sample has a field {field!r}. Name one that the samples have, as cls.", found=field)
     names = [name.decode("utf-8", "backslashreplace") for name in numbers]

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import click
 
+from seta_stream.cli.command import Command
+from seta_stream.cli.ending import FAILED
+from seta_stream.cli.kinds import FOLDER, SHARDS
+from seta_stream.cli.options import json_option, urls_argument
 from seta_stream.cli.storage import refuse_web, storage_options
-from seta_stream.errors import SetaStreamError
 
 if TYPE_CHECKING:
     from seta_stream.corpus.interop_converting import Outcome
@@ -58,8 +60,10 @@ class Summary:
     seconds: float = 0.0
 
 
-@click.command("convert")
-@click.argument("urls", nargs=-1, required=True)
+@click.command(
+    "convert", cls=Command, resumes="indexes that were written stay, and the same command goes on with the others."
+)
+@urls_argument
 @click.option(
     "--from",
     "source",
@@ -69,7 +73,7 @@ class Summary:
     help="The index to read beside each shard; auto takes the best that agrees with the shard, else scans it.",
 )
 @click.option("--to", type=click.Choice(["seta", "energon", "dali"]), required=True, help="The format to write.")
-@click.option("--out", metavar="FOLDER", help="Write the indexes here instead of beside the shards.")
+@click.option("-o", "--out", type=FOLDER, metavar="FOLDER", help="Write the indexes here instead of beside the shards.")
 @click.option(
     "--check",
     type=click.Choice(["sample", "all"]),
@@ -77,10 +81,10 @@ class Summary:
     show_default=True,
     help="Compare the index with the first, the last and some headers of each shard, or with all of them.",
 )
-@click.option("--counts", metavar="URL", help="A wids JSON file whose samples per shard must be met.")
+@click.option("--counts", type=SHARDS, metavar="URL", help="A wids JSON file whose samples per shard must be met.")
 @click.option("--overwrite", is_flag=True, help="Replace files of these names that somebody else wrote.")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option()
 def command(
     urls: tuple[str, ...],
     source: str,
@@ -104,25 +108,22 @@ def command(
         seta-stream convert "s3://bucket/train-{000..149}.tar" --to energon
         seta-stream convert "/data/*.tar" --from dali --to seta --out /data/index
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
-    try:
-        summary = convert_shards(
-            urls,
-            source=source,
-            to=cast("To", to),
-            out=out,
-            whole=check == "all",
-            counts=counts,
-            overwrite=overwrite,
-            options=options,
-        )
-    except SetaStreamError as error:
-        raise click.ClickException(error.message) from error
+    summary = convert_shards(
+        urls,
+        source=source,
+        to=cast("To", to),
+        out=out,
+        whole=check == "all",
+        counts=counts,
+        overwrite=overwrite,
+        options=options,
+    )
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
         _print(summary)
     if summary.failed:
-        raise SystemExit(1)
+        raise click.exceptions.Exit(FAILED)
 
 
 def convert_shards(
@@ -141,6 +142,7 @@ def convert_shards(
     Raises:
         SetaStreamError: nothing can be converted at all; what fails for one shard stands in the summary.
     """
+    from seta_stream.cli.screen import bar  # noqa: PLC0415  (rich; --help need not wait for it)
     from seta_stream.corpus.interop_converting import Wanted, convert  # noqa: PLC0415  (numpy; --help need not wait)
     from seta_stream.corpus.interop_lists import read_wids_counts  # noqa: PLC0415  (likewise)
     from seta_stream.corpus.listing import expand  # noqa: PLC0415  (likewise)
@@ -160,9 +162,9 @@ def convert_shards(
         options=options,
     )
     outcomes: list[Outcome] = []
-    with _bar(len(shards)) as advance:
+    with bar("converting", len(shards)) as advance:
         for outcome in convert(shards, wanted):
-            advance()
+            advance(advance=1)
             outcomes.append(outcome)
     return _summary(outcomes, shards=len(shards), to=to, seconds=time.perf_counter() - started)
 
@@ -202,15 +204,3 @@ def _tell(mark: str, lines: Sequence[str]) -> None:
         click.echo(f"{mark}{line}", err=True)
     if len(lines) > _TOLD:
         click.echo(f"{mark}… and {len(lines) - _TOLD:,} more; --json lists all.", err=True)
-
-
-@contextmanager
-def _bar(shards: int) -> Iterator[Callable[[], None]]:
-    """Show a bar over the shards on stderr, where that is a terminal; what is yielded moves it on by one."""
-    from rich.console import Console  # noqa: PLC0415  (`seta-stream --help` need not wait for it)
-    from rich.progress import Progress  # noqa: PLC0415  (likewise)
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        row = progress.add_task("converting", total=shards)
-        yield lambda: progress.advance(row)

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import click
 
+from seta_stream.cli.options import count_option
+
 _BACKENDS: Final = ("local", "dask", "ray", "spark")
 
 
@@ -27,7 +29,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--address", metavar="ADDRESS", help="Of the cluster, as tcp://host:8786; one of this machine without."
     )
-    @click.option("--jobs", type=click.IntRange(min=1), help="Processes; as many as pay by default.")
+    @count_option("--jobs", help="Processes; as many as pay by default.")
     @functools.wraps(command)
     def with_engine(*args: Any, backend: Any, address: str | None, jobs: int | None, **choices: Any) -> Any:
         from seta_stream.errors import ArgumentError  # noqa: PLC0415  (beside the next)

@@ -6,7 +6,6 @@ Takes a state; writes files and prints a summary. Acts through the room `carry`.
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,44 +15,67 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from seta_stream.cli.command import Command
 from seta_stream.cli.engines import engine_options
-from seta_stream.cli.rowbar import row_bar
-from seta_stream.cli.storage import key_values, storage_options
-from seta_stream.errors import SetaStreamError, SetaStreamWarning
+from seta_stream.cli.kinds import FOLDER, LocalFile
+from seta_stream.cli.numbers import told_bytes
+from seta_stream.cli.options import (
+    count_option,
+    index_option,
+    json_option,
+    policy_option,
+    seed_option,
+    shards_option,
+    split_option,
+    state_argument,
+)
+from seta_stream.cli.storage import state_options, storage_options, to_options
+from seta_stream.errors import SetaStreamWarning
+from seta_stream.visible import visible
 
 if TYPE_CHECKING:
     from seta_stream.carry import Exported, Source
     from seta_stream.carry.choosing import Selected
-    from seta_stream.repack import Progress, Report
+    from seta_stream.repack import Report
 
 
-@click.command("export")
-@click.argument("state")
-@click.option(
-    "--to", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="losses.parquet or losses.csv; with --selection that instead; a .json or .txt file lists shards with masks.",
-)  # fmt: skip
-@click.option("--selection", is_flag=True, help="Write which samples an epoch keeps, and their weights, not losses.")
-@click.option("--shards", metavar="FOLDER", help="Write the selected samples as new shards into this folder or URL.")
-@click.option(
-    "--epoch", type=click.IntRange(min=-1),
-    help="The losses of the end of this epoch, or the selection of this epoch; the newest by default.",
-)  # fmt: skip
-@click.option("--generation", metavar="NAME", help="A generation of the state; the newest by default.")
-@click.option("--policy", metavar="POLICY", help='Decide anew, as "seta(num_epochs=90, target=0.5)".')
-@click.option("--seed", type=int, help="The stream's seed=; the one that the run noted by default.")
-@click.option(
-    "--urls", multiple=True, metavar="URLS", help="The shards, if they are not where the state says; repeatable."
+@click.command(
+    "export",
+    cls=Command,
+    resumes="no file was written; new shards that are whole stay, and the same command goes on with the others.",
 )
-@click.option("--index", metavar="FOLDER", help="Folder of the indexes, if they are not beside the shards.")
+@state_argument()
+@click.option(
+    "-o",
+    "--to",
+    metavar="FILE",
+    type=LocalFile(),
+    help="losses.parquet or losses.csv; with --selection that instead; a .json or .txt file lists shards with masks.",
+)
+@click.option("--selection", is_flag=True, help="Write which samples an epoch keeps, and their weights, not losses.")
+@click.option(
+    "--shards",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="Write the selected samples as new shards into this folder or URL.",
+)
+@count_option(
+    "--epoch",
+    least=-1,
+    help="The losses of the end of this epoch, or the selection of this epoch; the newest by default.",
+)
+@click.option("--generation", metavar="NAME", help="A generation of the state; the newest by default.")
+@policy_option(help='Decide anew, as "seta(num_epochs=90, target=0.5)".')
+@seed_option(default=None, help="The stream's seed=; 0 by default, as there.")
+@shards_option
+@index_option
 @click.option("--no-keys", is_flag=True, help="Leave keys out: neither shards nor indexes are read.")
-@click.option("--shard-samples", type=click.IntRange(min=1), metavar="N", help="Samples of a new shard.")
-@click.option("--prefix", metavar="NAME", help="Name the new shards NAME-000000.tar and so on.")
+@split_option
 @engine_options
 @storage_options
-@key_values("--to-option", "to_options", help="The same for --shards; --option by default, where the protocol is one.")
-@key_values("--state-option", "state_options", help="The same for the state.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@to_options
+@state_options
+@json_option()
 def command(state: str, *, as_json: bool, **choices: Any) -> None:
     """Write what STATE (a folder or URL) holds: losses, or which samples an epoch keeps.
 
@@ -70,15 +92,7 @@ def command(state: str, *, as_json: bool, **choices: Any) -> None:
         raise click.UsageError("Name what to write: --to FILE, or --shards FOLDER.")
     if choices["shards"] is None and (choices["shard_samples"] or choices["prefix"]):
         raise click.UsageError("--shard-samples and --prefix are about new shards: name their folder by --shards.")
-    if choices["to"] is not None and re.match("[a-z0-9+]{2,}:/", str(choices["to"])):
-        raise click.UsageError("--to is a file of this machine: write it here, and copy it. --shards takes URLs.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SetaStreamWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
-            told = _do(state, choices)
-        except SetaStreamError as error:
-            raise click.ClickException(error.message) from error
+    told = _do(state, choices)
     if as_json:
         click.echo(json.dumps(asdict(told)))
     else:
@@ -95,7 +109,7 @@ def _do(state: str, choices: dict[str, Any]) -> Exported | Report:
         raise click.UsageError("--policy and --seed are about a selection: add --selection.")
     source = _source(state, choices, is_losses=is_losses)
     if path is not None and is_losses:
-        with row_bar("exporting", source.shards.total) as told:
+        with _rows(source) as told:
             return export_losses(source, path, told)
     return _selection(source, path, choices)
 
@@ -121,13 +135,14 @@ def _source(state: str, choices: dict[str, Any], *, is_losses: bool) -> Source:
 def _selection(source: Source, path: Path | None, choices: dict[str, Any]) -> Exported | Report:
     from seta_stream.carry import export_selection, export_shards  # noqa: PLC0415  (as above)
     from seta_stream.carry.choosing import choose  # noqa: PLC0415  (likewise)
+    from seta_stream.cli.screen import shard_bar  # noqa: PLC0415  (rich, likewise)
 
     selected, _ = choose(source, epoch=choices["epoch"], seed=choices["seed"], policy=choices["policy"])
     _warn_of_weights(selected, choices)
     if path is not None:
-        with row_bar("exporting", source.shards.total) as told:
+        with _rows(source) as told:
             return export_selection(source, selected, path, told)
-    with _shard_bar() as advance:
+    with shard_bar("writing") as advance:
         return export_shards(
             source,
             selected,
@@ -143,24 +158,20 @@ def _selection(source: Source, path: Path | None, choices: dict[str, Any]) -> Ex
 
 def _warn_of_weights(selected: Selected, choices: dict[str, Any]) -> None:
     if selected.weight is not None and choices["shards"] is not None:
-        click.echo(
-            f"Warning: {selected.policy} weights the losses of the samples it keeps, and shards hold no weights: write "
-            "them too, by --selection --to weights.parquet, or train without.",
-            err=True,
+        warnings.warn(
+            f"{selected.policy} weights the losses of the samples it keeps, and shards hold no weights: write them "
+            "too, by --selection --to weights.parquet, or train without.",
+            SetaStreamWarning,
+            stacklevel=2,
         )
 
 
 @contextmanager
-def _shard_bar() -> Iterator[Callable[[Progress], None]]:
-    done = 0
-    with row_bar("writing bytes", None) as told:
+def _rows(source: Source) -> Iterator[Callable[[int], None]]:
+    from seta_stream.cli.screen import bar  # noqa: PLC0415  (rich; --help need not wait for it)
 
-        def advance(progress: Progress) -> None:
-            nonlocal done
-            told(progress.bytes_done - done)
-            done = progress.bytes_done
-
-        yield advance
+    with bar("exporting", source.shards.total) as advance:
+        yield lambda count: advance(advance=count)
 
 
 def _print(told: Exported | Report, choices: dict[str, Any]) -> None:
@@ -169,7 +180,7 @@ def _print(told: Exported | Report, choices: dict[str, Any]) -> None:
     if not isinstance(told, Exported):
         click.echo(
             f"{told.samples:,} samples in {told.shards:,} shards, {told.written:,} of them written now, in "
-            f"{choices['shards']}; {told.bytes_written / 1e6:,.1f} MB, {told.seconds:,.1f} s"
+            f"{visible(choices['shards'])}; {told_bytes(told.bytes_written)}, {told.seconds:,.1f} s"
         )
         return
     if told.selected is None:
@@ -178,4 +189,4 @@ def _print(told: Exported | Report, choices: dict[str, Any]) -> None:
         share = told.selected / told.samples
         what = f"selection of epoch {told.epoch} ({told.generation}): {told.selected:,} of {told.samples:,} samples"
         what += f", {share:.1%}"
-    click.echo(f"{what}\n{told.rows:,} rows written to {told.file}")
+    click.echo(f"{what}\n{told.rows:,} rows written to {visible(told.file)}")

@@ -6,36 +6,34 @@ Takes a file and a corpus; writes a generation and prints a summary. Acts throug
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from seta_stream.cli.rowbar import row_bar
-from seta_stream.cli.storage import key_values, storage_options
-from seta_stream.errors import SetaStreamError, SetaStreamWarning
+from seta_stream.cli.command import Command
+from seta_stream.cli.options import count_option, index_option, json_option, state_option, urls_argument
+from seta_stream.cli.storage import state_options, storage_options
+from seta_stream.visible import visible
 
 if TYPE_CHECKING:
     from seta_stream.carry import Imported
 
 
-@click.command("import")
+@click.command("import", cls=Command, resumes="nothing was committed.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("urls", nargs=-1, required=True)
-@click.option("--state", required=True, metavar="STATE", help="State folder or URL of the run that starts from them.")
+@urls_argument
+@state_option(required=True, help="State folder or URL of the run that starts from them.")
 @click.option(
     "--by", type=click.Choice(["key", "id"]), help="Match rows by url and key, or by id; key where there is one."
 )
-@click.option("--epoch", type=click.IntRange(min=-1), help="The epoch whose end they stand for; -1, before the first.")
+@count_option("--epoch", least=-1, help="The epoch whose end they stand for; -1, before the first.")
 @click.option("--merge", is_flag=True, help="Lay them over the newest losses that the state holds.")
-@click.option("--index", metavar="FOLDER", help="Folder of the indexes, if they are not beside the shards.")
+@index_option
 @storage_options
-@key_values(
-    "--state-option", "state_options", help="The same for the state; --option by default, where the protocol is one."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@state_options
+@json_option()
 def command(file: Path, urls: tuple[str, ...], *, state: str, as_json: bool, **choices: Any) -> None:
     """Begin a state with the losses of FILE (.parquet or .csv), for the corpus URLS.
 
@@ -43,16 +41,11 @@ def command(file: Path, urls: tuple[str, ...], *, state: str, as_json: bool, **c
     there. Rows that are of no sample are counted and named. A run on the state selects its first epoch by these.
 
     \b
-    Example:
-        seta-stream import losses.parquet "/data/train-{00000..00149}.tar" --state runs/8
+    Examples:
+        seta-stream import losses.parquet "/data/*.tar" --state runs/8
+        seta-stream import losses.csv "/data/*.tar" --state runs/7 --merge
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SetaStreamWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
-            told = _do(file, urls, state, choices)
-        except SetaStreamError as error:
-            raise click.ClickException(error.message) from error
+    told = _do(file, urls, state, choices)
     if as_json:
         click.echo(json.dumps(asdict(told)))
     else:
@@ -61,8 +54,9 @@ def command(file: Path, urls: tuple[str, ...], *, state: str, as_json: bool, **c
 
 def _do(file: Path, urls: tuple[str, ...], state: str, choices: dict[str, Any]) -> Imported:
     from seta_stream.carry import import_losses  # noqa: PLC0415  (numpy; --help need not wait for it)
+    from seta_stream.cli.screen import bar  # noqa: PLC0415  (rich, likewise)
 
-    with row_bar("importing", None) as told:
+    with bar("importing") as advance:
         return import_losses(
             file,
             urls,
@@ -73,14 +67,14 @@ def _do(file: Path, urls: tuple[str, ...], state: str, choices: dict[str, Any]) 
             index=choices["index"],
             storage_options=choices["options"],
             state_options=choices["state_options"],
-            told=told,
+            told=lambda count: advance(advance=count),
         )
 
 
 def _print(told: Imported, state: str) -> None:
     click.echo(
-        f"{told.generation} in {state}, as of the end of epoch {told.epoch}: {told.seen:,} of {told.samples:,} samples "
-        f"have a loss"
+        f"{told.generation} in {visible(state)}, as of the end of epoch {told.epoch}: {told.seen:,} of "
+        f"{told.samples:,} samples have a loss"
     )
     lines = [f"{told.rows:,} rows, {told.matched:,} matched by {told.by}"]
     if told.empty:
@@ -93,10 +87,5 @@ def _print(told: Imported, state: str) -> None:
     if told.unmatched:
         more = ", …" if told.unmatched > len(told.examples) else ""
         click.echo(
-            f"{told.unmatched:,} rows are of no sample: {', '.join(map(_printable, told.examples))}{more}", err=True
+            f"{told.unmatched:,} rows are of no sample: {', '.join(map(visible, told.examples))}{more}", err=True
         )
-
-
-def _printable(text: str) -> str:
-    """Return a text without what could move a terminal's cursor: it comes from a file."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from seta_stream.cli.command import Command
 from seta_stream.cli.engines import engine_options
+from seta_stream.cli.kinds import FOLDER
+from seta_stream.cli.numbers import told_bytes, told_count
+from seta_stream.cli.options import json_option, urls_argument
 from seta_stream.cli.storage import refuse_web, storage_options
-from seta_stream.errors import SetaStreamError, SetaStreamWarning
+from seta_stream.errors import SetaStreamWarning
 
 if TYPE_CHECKING:
     from seta_stream.corpus.folders import Folders
@@ -48,9 +52,11 @@ class Summary:
     seconds: float
 
 
-@click.command("index")
-@click.argument("urls", nargs=-1, required=True)
-@click.option("--out", metavar="FOLDER", help="Write the indexes here instead of beside the shards.")
+@click.command(
+    "index", cls=Command, resumes="indexes that were written stay, and the same command goes on with the others."
+)
+@urls_argument
+@click.option("-o", "--out", type=FOLDER, metavar="FOLDER", help="Write the indexes here instead of beside the shards.")
 @click.option("--force", is_flag=True, help="Scan shards again whose index fits them.")
 @click.option(
     "--way",
@@ -59,7 +65,7 @@ class Summary:
 )
 @engine_options
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option()
 def command(
     urls: tuple[str, ...],
     out: str | None,
@@ -79,23 +85,19 @@ def command(
     \b
     Examples:
         seta-stream index "/data/train-{00000..00149}.tar"
-        seta-stream index "s3://bucket/train/*.tar" --options-file s3.json
+        seta-stream index "s3://bucket/train-*.tar" --options-file s3.json
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SetaStreamWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
-            summary = index_shards(urls, out=out, engine=engine, force=force, way=way, options=options)
-        except SetaStreamError as error:
-            raise click.ClickException(str(error)) from error
+    summary = index_shards(urls, out=out, engine=engine, force=force, way=way, options=options)
+    if not summary.samples:
+        _warn_of_none(urls)
     if as_json:
         click.echo(json.dumps(asdict(summary)))
-    else:
-        click.echo(
-            f"{summary.shards} shards, {summary.samples:,} samples, {summary.members:,} members, "
-            f"{summary.bytes / 1e6:,.1f} MB\n{summary.indexed} indexed, {summary.shards - summary.indexed} were up to "
-            f"date; {summary.index_bytes / 1e6:,.2f} MB of index written in {summary.seconds:.1f} s"
-        )
+        return
+    click.echo(
+        f"{told_count(summary.shards, 'shard')}, {summary.samples:,} samples, {summary.members:,} members, "
+        f"{told_bytes(summary.bytes)}\n{summary.indexed:,} indexed, {summary.shards - summary.indexed:,} were up to "
+        f"date; {told_bytes(summary.index_bytes)} of index written in {summary.seconds:.1f} s"
+    )
 
 
 def index_shards(
@@ -159,6 +161,16 @@ def index_shards(
         bytes=sum(header.shard_size for header in headers.values()),
         index_bytes=index_bytes,
         seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _warn_of_none(urls: Sequence[str]) -> None:
+    from seta_stream.store import shown  # noqa: PLC0415  (numpy; --help need not wait for it)
+
+    warnings.warn(
+        f"No shard that {', '.join(map(shown, urls))} names has a sample: members must be named key.field.",
+        SetaStreamWarning,
+        stacklevel=3,
     )
 
 

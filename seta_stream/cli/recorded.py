@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from seta_stream.corpus.ids import ShardTable
+from seta_stream.cli.states import shards_of
 from seta_stream.errors import SetaStreamWarning, StateError
 from seta_stream.losses.columns import LOSS
 from seta_stream.losses.generations import Generation, Generations
@@ -19,7 +19,7 @@ from seta_stream.policies.runs import EACH, Runs
 from seta_stream.report.losscurves import LossCurve, rank_correlation, recorded_curve
 from seta_stream.report.readcosts import CorpusShape
 from seta_stream.report.summary import epoch_shares, lineage_lines
-from seta_stream.store import Options, is_local, join, store_for
+from seta_stream.store import Options, is_local, join
 
 CORRELATED_SAMPLES: Final = 2_000_000
 """Samples whose losses are loaded to tell the correlation; a part of the shards where there are more."""
@@ -127,10 +127,8 @@ def _shape(
     options: Options | None,
 ) -> tuple[CorpusShape, bool | None]:
     """Return the corpus as it was last opened, or else as the newest generation or the last line knows it."""
-    url = join(state, "corpus")
-    store = store_for(url, options)
-    if store.exists(url):
-        table = ShardTable.from_bytes(store.read(url), url)
+    table = shards_of(state, options)
+    if table is not None:
         shape = CorpusShape(table.samples, table.extent_bytes, table.sizes, table.seekable)
         return shape, all(is_local(one) for one in table.urls)
     kept = generations.kept()

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from seta_stream.cli.storage import key_values, storage_options
-from seta_stream.errors import SetaStreamError
+from seta_stream.cli.command import Command
+from seta_stream.cli.kinds import LocalFile
+from seta_stream.cli.options import index_option, json_option, number_option, shards_option, state_argument
+from seta_stream.cli.pricing import price_of, price_options
+from seta_stream.cli.storage import state_options, storage_options
+from seta_stream.cli.writing import written
+from seta_stream.visible import visible
 
 if TYPE_CHECKING:
     from seta_stream.report.html_values import RunReport
@@ -22,41 +27,39 @@ MOST_SAMPLES: Final = 50
 """Of each kind: the page stays below 1.5 MB."""
 
 
-@click.command("report")
-@click.argument("state")
+@click.command("report", cls=Command)
+@state_argument()
 @click.option(
-    "-o", "--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    "-o",
+    "--out",
+    metavar="FILE",
+    type=LocalFile(),
     help="Write the page here.  [default: report.html, and none with --json]",
-)  # fmt: skip
+)
 @click.option(
-    "--samples", type=click.IntRange(0, MOST_SAMPLES), default=12, show_default=True, metavar="N",
+    "--samples",
+    type=click.IntRange(0, MOST_SAMPLES),
+    default=12,
+    show_default=True,
+    metavar="N",
     help="Show so many of the hardest and of the easiest samples.",
-)  # fmt: skip
+)
 @click.option(
-    "--by", metavar="WHAT", default="source", show_default=True,
+    "--by",
+    metavar="WHAT",
+    default="source",
+    show_default=True,
     help="Tell samples apart by source (folder and name of the shard), shard, folder (of the key), fields, or by the "
     "content of a field, as cls, which is read of every sample.",
-)  # fmt: skip
-@click.option(
-    "--urls", multiple=True, metavar="URLS", help="The shards, if they are not where the state says; repeatable."
 )
-@click.option("--index", metavar="FOLDER", help="Folder of the indexes, if they are not beside the shards.")
-@click.option(
-    "--store", type=click.Choice(["auto", "s3", "gcs", "azure", "none"]), default="auto", show_default=True,
-    help="Whose list price to reckon with; auto goes by the shards' URLs.",
-)  # fmt: skip
-@click.option("--price-per-gb", type=click.FloatRange(0), metavar="X", help="Dollars for 2^30 bytes read.")
-@click.option("--price-per-1000-requests", type=click.FloatRange(0), metavar="X", help="Dollars for that.")
-@click.option(
-    "--price-per-hour", type=click.FloatRange(0), default=0.0, metavar="X",
-    help="Dollars for an hour of all machines together.",
-)  # fmt: skip
-@click.option(
-    "--watts", type=click.FloatRange(0), metavar="X", help="Power of all machines together.  [default: 400, assumed]"
-)
+@shards_option
+@index_option
+@price_options("auto", default="auto", help="Whose list price to reckon with; auto goes by the shards' URLs.")
+@number_option("--price-per-hour", default=0.0, help="Dollars for an hour of all machines together.")
+@number_option("--watts", help="Power of all machines together.  [default: 400, assumed]")
 @storage_options
-@key_values("--state-option", "state_options", help="The same for the state; --option by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@state_options
+@json_option(help="Print one JSON document instead; a page only with --out.")
 def command(state: str, out: Path | None, *, as_json: bool, **choices: Any) -> None:
     """Write what the run in STATE (a folder or URL) kept, read and cost as one HTML page.
 
@@ -66,23 +69,21 @@ def command(state: str, out: Path | None, *, as_json: bool, **choices: Any) -> N
     \b
     Examples:
         seta-stream report runs/7 -o report.html
-        seta-stream report s3://bucket/runs/7 --options-file s3.json --watts 2800 --price-per-hour 12.5
+        seta-stream report s3://bucket/runs/7 --options-file s3.json \\
+            --watts 2800 --price-per-hour 12.5
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
-    try:
-        report = _read(state, choices)
-        target = out if out is not None or as_json else Path("report.html")
-        if target is not None:
-            _write(report, target)
-    except SetaStreamError as error:
-        raise click.ClickException(error.message) from error
+    report = _read(state, choices)
+    target = out if out is not None or as_json else Path("report.html")
+    if target is not None:
+        _write(report, target)
     if as_json:
         from seta_stream.report.plain import finite  # noqa: PLC0415  (numpy; --help need not wait for it)
 
         click.echo(json.dumps(finite(report.to_plain()), allow_nan=False))
         return
     for note in report.notes:
-        click.echo(f"Note: {note}", err=True)
-    click.echo(f"Report: {target}")
+        click.echo(f"Note: {visible(note)}", err=True)
+    click.echo(f"Report: {visible(target)}")
 
 
 def _read(state: str, choices: dict[str, Any]) -> RunReport:
@@ -94,31 +95,18 @@ def _read(state: str, choices: dict[str, Any]) -> RunReport:
 
 def _costs(price: Any, choices: dict[str, Any]) -> Costs:
     """Return prices and power; what is not given is the store's list price, and what is assumed."""
-    from seta_stream.report.prices import STORES, Price  # noqa: PLC0415  (as above)
+    from seta_stream.report.prices import STORES  # noqa: PLC0415  (as above)
     from seta_stream.report.runfigures import Costs  # noqa: PLC0415  (likewise)
 
     if choices["store"] != "auto":
         price = STORES[choices["store"]]
-    per_gb, requests = choices["price_per_gb"], choices["price_per_1000_requests"]
-    if per_gb is not None or requests is not None:
-        price = Price(
-            price.per_gb if per_gb is None else per_gb,
-            price.per_1000_requests if requests is None else requests,
-            "as given",
-        )
+    price = price_of(price, choices["price_per_gb"], choices["price_per_1000_requests"])
     power = {} if choices["watts"] is None else {"watts": choices["watts"], "watts_source": "as given"}
     return Costs(price, per_hour=choices["price_per_hour"], **power)
 
 
 def _write(report: RunReport, target: Path) -> None:
     from seta_stream.report.html import page  # noqa: PLC0415  (as above)
-    from seta_stream.store import store_for  # noqa: PLC0415  (likewise)
 
-    data = page(report).encode("utf-8")
-    try:
-        # Whole or not at all, as everything that is written.
-        store_for(str(target)).write(str(target), data)
-    except OSError as error:
-        raise click.ClickException(
-            f"Cannot write {target}: {error}. Give a file in a folder that can be written, by -o."
-        ) from error
+    with written(target) as place:
+        place.write_text(page(report), encoding="utf-8")

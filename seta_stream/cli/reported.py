@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import numpy as np
@@ -17,21 +16,21 @@ from numpy.typing import NDArray
 
 from seta_stream.cli.cards import Place, cards_of, extreme
 from seta_stream.cli.classes import classes_by
+from seta_stream.cli.options import installed_version
+from seta_stream.cli.states import Sidecars, grouping_of, newest_of, shards_of
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.corpus.indexing import Corpus, open_corpus
 from seta_stream.corpus.labels import label_samples
-from seta_stream.corpus.surveying import CORPUS_FILE
-from seta_stream.errors import IndexFileError, PolicyError, SetaStreamError, SetaStreamWarning, StateError
+from seta_stream.errors import IndexFileError, SetaStreamError, SetaStreamWarning, StateError
 from seta_stream.losses.columns import LOSS
 from seta_stream.losses.generations import Generation, Generations
 from seta_stream.losses.table import LossTable
-from seta_stream.policies import SeTa, policy_from
 from seta_stream.report.html_values import RunReport
 from seta_stream.report.prices import STORES, Price
 from seta_stream.report.runfigures import Costs, drawable, figures_of, usable_lines
 from seta_stream.report.sources import SourceRow, by_source, source_names
 from seta_stream.report.summary import summarise
-from seta_stream.store import Options, join, protocol_of, shown, store_for
+from seta_stream.store import Options, protocol_of, shown
 
 BY: Final = {
     "source": "folder and name of the shard",
@@ -104,9 +103,9 @@ def read_report(state: str, choices: Choices, costs: CostsAt = Costs, made: date
 def _read(state: str, choices: Choices, costs: CostsAt, made: datetime, notes: list[str]) -> RunReport:
     state_options = choices.options if choices.state_options is None else choices.state_options
     generations = Generations(state, state_options)
-    newest = _newest(generations, state)
+    newest = newest_of(generations, state)
     place = _place(state, choices, state_options, notes)
-    shards = _Sidecars(newest) if place.shards is None else place.shards
+    shards = Sidecars(newest) if place.shards is None else place.shards
     table = LossTable(shards.samples)
     loaded = generations.load(newest, table, shards)
     lines = _lines(generations, newest, notes)
@@ -116,9 +115,9 @@ def _read(state: str, choices: Choices, costs: CostsAt, made: datetime, notes: l
     return RunReport(
         state=shown(state),
         made=made.strftime("%Y-%m-%d %H:%M UTC"),
-        version=_version(),
+        version=installed_version(),
         summary=summarise(
-            table, lines, generation=newest.name, epoch=newest.epoch, rule=newest.rule, group=_grouping(newest),
+            table, lines, generation=newest.name, epoch=newest.epoch, rule=newest.rule, group=grouping_of(newest),
             unmatched_shards=loaded.unseen_shards,
         ),
         run=figures_of(lines, given),
@@ -131,31 +130,6 @@ def _read(state: str, choices: Choices, costs: CostsAt, made: datetime, notes: l
     )  # fmt: skip
 
 
-def _version() -> str:
-    try:
-        return version("seta-stream")
-    except PackageNotFoundError:  # run from a checkout
-        return "(not installed)"
-
-
-def _newest(generations: Generations, state: str) -> Generation:
-    kept = generations.kept()
-    if not kept:
-        raise StateError(
-            f"There are no losses in {shown(state)}: no generation is kept there. Give the folder that was passed as "
-            "state=, after an epoch with recorded losses."
-        )
-    return kept[-1]
-
-
-class _Sidecars:
-    """The shards as a generation knows them, where the state holds no shard table."""
-
-    def __init__(self, generation: Generation) -> None:
-        self.samples = np.array([one.samples for one in generation.sidecars], np.int64)
-        self.digests = tuple(one.digest for one in generation.sidecars)
-
-
 def _place(state: str, choices: Choices, state_options: Options | None, notes: list[str]) -> Place:
     """Return where samples are read from."""
     if choices.urls:
@@ -165,10 +139,8 @@ def _place(state: str, choices: Choices, state_options: Options | None, notes: l
         )  # fmt: skip
         return Place(corpus.table, corpus, choices.index, state, choices.options, state_options)
     table = None
-    url = join(state, CORPUS_FILE)
-    store = store_for(url, state_options)
     try:
-        table = ShardTable.from_bytes(store.read(url), url) if store.exists(url) else None
+        table = shards_of(state, state_options)
     except IndexFileError as error:
         notes.append(error.message)
     options = choices.options
@@ -186,16 +158,6 @@ def _lines(generations: Generations, newest: Generation, notes: list[str]) -> li
         notes.append("history.jsonl does not tell of the newest generation: its epochs are not shown, but the last.")
         lines = usable_lines([dict(newest.line) | {"parent": None}])
     return lines
-
-
-def _grouping(newest: Generation) -> Any:
-    """Return how the run's policy groups losses; None where it does not, or is none that is known here."""
-    described = newest.facts.get("policy")
-    try:
-        policy = policy_from(described) if isinstance(described, dict) else None
-    except (PolicyError, TypeError, ValueError):  # a class of the user's own
-        return None
-    return policy.groups if isinstance(policy, SeTa) else None
 
 
 def price_at(shards: ShardTable | None) -> Price:

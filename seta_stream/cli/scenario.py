@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from seta_stream.cli.numbers import told_count
+from seta_stream.cli.pricing import price_of
 from seta_stream.cli.recorded import Recorded, read_recorded
 from seta_stream.errors import PolicyError
 from seta_stream.options import runs_asked
@@ -87,14 +89,14 @@ def task_of(options: Options) -> Task:
     Raises:
         StateError, PolicyError, ArgumentError: the state, a policy or a price cannot be used; each says what to do.
     """
-    price = _price(options)
+    price = price_of(STORES[options.store], options.price_per_gb, options.price_per_1000_requests)
     recorded = None
     sample_bytes = options.sample_bytes or 4096.0
     if options.state is not None:
         recorded = read_recorded(options.state, sample_bytes, options.options)
         corpus, curves, warm = recorded.corpus, recorded.curves, recorded.warm
         epochs = options.epochs or len(curves)
-        source = f"{options.state}, {_count(len(curves), 'recorded epoch')}"
+        source = f"{options.state}, {told_count(len(curves), 'recorded epoch')}"
     else:
         epochs = options.epochs or DEFAULT_EPOCHS
         curves, warm = synthetic_curves(options.synthetic or "", epochs), None
@@ -126,15 +128,6 @@ def task_of(options: Options) -> Task:
         f"Price: {price.source}; a GB is 2^30 bytes.",
     )
     return Task(source, scenario, policies, assumptions, recorded, own)
-
-
-def _price(options: Options) -> Price:
-    listed = STORES[options.store]
-    if options.price_per_gb is None and options.price_per_1000_requests is None:
-        return listed
-    per_gb = listed.per_gb if options.price_per_gb is None else options.price_per_gb
-    requests = listed.per_1000_requests if options.price_per_1000_requests is None else options.price_per_1000_requests
-    return Price(per_gb, requests, f"as given, ${per_gb:g} per GB and ${requests:g} per 1,000 requests")
 
 
 def _correlation(options: Options, recorded: Recorded | None) -> tuple[float, str]:
@@ -277,7 +270,3 @@ def _of_runs(scenario: Scenario) -> list[str]:
             f"which have the same correlation with later ones; {scenario.sketch().total:,} samples are simulated."
         )
     return told
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

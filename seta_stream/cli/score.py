@@ -7,8 +7,6 @@ room `scoring`.
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from seta_stream.cli.command import Command
 from seta_stream.cli.engines import engine_options
-from seta_stream.cli.storage import key_values, storage_options
-from seta_stream.errors import SetaStreamError, SetaStreamWarning
+from seta_stream.cli.kinds import Decoder
+from seta_stream.cli.options import count_option, index_option, json_option, state_option, urls_argument
+from seta_stream.cli.storage import state_options, storage_options
+from seta_stream.visible import visible
 
 if TYPE_CHECKING:
     from seta_stream.scoring import Progress, Report
@@ -26,31 +27,39 @@ if TYPE_CHECKING:
 _CAUSES = {"decode": "could not be decoded", "loss": "have a loss that is NaN or infinite"}
 
 
-@click.command("score")
-@click.argument("urls", nargs=-1, required=True)
-@click.option("--state", required=True, metavar="STATE", help="State folder or URL of the run that is to begin.")
+@click.command(
+    "score", cls=Command, resumes="shards that are scored stay, and the same command goes on with the others."
+)
+@urls_argument
+@state_option(required=True, help="State folder or URL of the run that is to begin.")
 @click.option(
     "--model",
     required=True,
-    metavar="PACKAGE.MODULE:FUNCTION",
+    metavar="MODULE:NAME",
     help="A callable batch → one loss per sample, or a function without arguments that returns one.",
 )
-@click.option("--decode", metavar="NAME", help="basic, pil, rgb8, …, or package.module:function; bytes by default.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per call.")
+@click.option(
+    "--decode",
+    type=Decoder(),
+    metavar="NAME",
+    help="basic, pil, rgb8, …, or package.module:function; bytes by default.",
+)
+@count_option("--batch-size", default=256, show_default=True, help="Samples per call.")
 @click.option("--fields", metavar="NAMES", help="Read these fields only, as jpg,txt.")
 @click.option("--device", metavar="NAME", help="Where the model shall be, as cuda:0.")
 @click.option(
-    "--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
     help="skip: a sample that cannot be decoded has no loss.",
-)  # fmt: skip
-@click.option("--index", metavar="FOLDER", help="Folder of the indexes, if they are not beside the shards.")
+)
+@index_option
 @click.option("--restart", is_flag=True, help="Throw away what was scored before.")
 @engine_options
 @storage_options
-@key_values(
-    "--state-option", "state_options", help="The same for --state; --option by default, where the protocol is one."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@state_options
+@json_option()
 def command(urls: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
     """Give every sample a loss ahead of training, so that the first epoch can be pruned.
 
@@ -60,16 +69,11 @@ def command(urls: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
     SeTa(warm=True). Killed or interrupted, the same command goes on with the shards that are left.
 
     \b
-    Example:
-        seta-stream score "/data/train-{00000..00149}.tar" --state runs/8 --model my_project.losses:load --decode pil
+    Examples:
+        seta-stream score "/data/train-{00000..00149}.tar" --state runs/8 \\
+            --model my_project.losses:load --decode pil
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SetaStreamWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
-            told = _do(urls, choices)
-        except SetaStreamError as error:
-            raise click.ClickException(error.message) from error
+    told = _do(urls, choices)
     if as_json:
         click.echo(json.dumps(asdict(told)))
     else:
@@ -93,39 +97,14 @@ def _do(urls: tuple[str, ...], choices: dict[str, Any]) -> Report:
 @contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
     """Show a bar over the samples, with their rate, where stderr is a terminal."""
-    from rich.console import Console  # noqa: PLC0415  (rich; --help need not wait for it)
-    from rich.progress import (  # noqa: PLC0415  (likewise)
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar  # noqa: PLC0415  (likewise)
+    from seta_stream.cli.screen import bar  # noqa: PLC0415  (rich; --help need not wait for it)
 
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples {task.fields[rate]}"),
-        TextColumn("{task.fields[failed]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        row: Any = None
-
-        def advance(progress: Progress) -> None:
-            nonlocal row
-            if row is None:  # what was done before is no speed
-                row = bar.add_task("", total=progress.samples, completed=progress.samples_done, rate="", failed="")
-                return
-            bar.update(row, completed=progress.samples_done)
-            speed = bar.tasks[0].speed
-            rate = "" if speed is None else f"{speed:,.0f}/s"
-            bar.update(row, rate=rate, failed=f"{progress.failed:,} failed" if progress.failed else "")
-
-        yield advance
+    with bar("scoring", failed="") as advance:
+        yield lambda progress: advance(
+            completed=progress.samples_done,
+            total=progress.samples,
+            failed=f"{progress.failed:,} failed" if progress.failed else "",
+        )
 
 
 def _print(told: Report, state: str) -> None:
@@ -139,5 +118,5 @@ def _print(told: Report, state: str) -> None:
         if failed:
             click.echo(f"{failed:,} samples {_CAUSES[cause]}: they stay unseen", err=True)
     for one in told.failures:
-        click.echo(f"  {one.key} in {one.url}: {one.message}", err=True)
+        click.echo(visible(f"  {one.key} in {one.url}: {one.message}"), err=True)
     click.echo(f"Written as {told.generation}. Train with state={state!r} and SeTa(warm=True, …).")

@@ -25,6 +25,7 @@ def storage_options(command: Command) -> Command:
     command = click.option(
         _FILE,
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
         expose_value=False,
         is_eager=True,  # read before --option, which is laid over it
         callback=_kept,
@@ -40,6 +41,23 @@ def storage_options(command: Command) -> Command:
 def key_values(flag: str, name: str, *, help: str) -> Callable[[Command], Command]:  # noqa: A002  (click's name)
     """Give a command a repeatable option KEY=VALUE, which arrives as one dict; a value is JSON where it can be."""
     return click.option(flag, name, multiple=True, metavar="KEY=VALUE", callback=_gathered, help=help)
+
+
+def state_options(command: Command) -> Command:
+    """Give a command that reads shards and a state --state-option, as `state_options`."""
+    return key_values(
+        "--state-option",
+        "state_options",
+        help="The same for the state; --option by default, where the protocol is one.",
+    )(command)
+
+
+def to_options(command: Command) -> Command:
+    """Give a command that writes shards --to-option, as `to_options`."""
+    return key_values(
+        "--to-option", "to_options",
+        help="The same for the new shards; --option by default, where the protocol is one.",
+    )(command)  # fmt: skip
 
 
 def refuse_web(shards: Sequence[str]) -> None:
@@ -63,8 +81,8 @@ def _kept(context: click.Context, parameter: click.Parameter, path: Path | None)
     if path is None:
         return
     try:
-        options = json.loads(path.read_text())
-    except ValueError:
+        options = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         # The parser's own message would quote the file.
         raise click.BadParameter(f"{path} is no JSON: write an object of options.", context, parameter) from None
     if not isinstance(options, dict):

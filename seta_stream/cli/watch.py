@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from seta_stream.cli.command import Command
+from seta_stream.cli.kinds import Number
+from seta_stream.cli.options import json_option, state_argument
 from seta_stream.cli.storage import storage_options
 from seta_stream.errors import SetaStreamError, SetaStreamWarning, StateError
 
@@ -23,15 +26,15 @@ if TYPE_CHECKING:
 LEAST_S = 0.1
 
 
-@click.command("watch")
-@click.argument("state")
+@click.command("watch", cls=Command)
+@state_argument()
 @click.option(
-    "--interval", type=click.FloatRange(LEAST_S), default=None, metavar="S",
+    "--interval", type=Number(LEAST_S), default=None, metavar="S",
     help="Seconds between two looks.  [default: 2; 15 at a URL]",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once, print, and end.")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each new epoch instead.")
+@json_option(help="Print a line of JSON for each new epoch instead.")
 def command(state: str, interval: float | None, options: dict[str, Any] | None, *, once: bool, as_json: bool) -> None:
     """Show the run in STATE (a folder or URL) while it trains: each epoch's losses, kept share, bytes, and time left.
 
@@ -44,19 +47,14 @@ def command(state: str, interval: float | None, options: dict[str, Any] | None, 
     """  # noqa: D301  (click's mark for lines to keep is the character itself)
     from seta_stream.store import is_local  # noqa: PLC0415  (numpy; --help need not wait for it)
 
-    try:
-        look = Look(state, options)
-        pause = interval if interval is not None else 2.0 if is_local(state) else 15.0
-        if once:
-            _print_once(look, as_json=as_json)
-        elif as_json or not sys.stdout.isatty():
-            _follow(look, pause, _json_line if as_json else _plain_line)
-        else:
-            _live(look, pause)
-    except SetaStreamError as error:
-        raise click.ClickException(error.message) from error
-    except KeyboardInterrupt:
-        click.echo(err=True)  # what is typed next begins on a line of its own
+    look = Look(state, options)
+    pause = interval if interval is not None else 2.0 if is_local(state) else 15.0
+    if once:
+        _print_once(look, as_json=as_json)
+    elif as_json or not sys.stdout.isatty():
+        _follow(look, pause, _json_line if as_json else _plain_line)
+    else:
+        _live(look, pause)
 
 
 class Look:
@@ -147,11 +145,11 @@ def _print_once(look: Look, *, as_json: bool) -> None:
     if as_json:
         click.echo(_json_line(look.view))
         return
-    from rich.console import Console  # noqa: PLC0415  (100 ms that other commands need not pay)
-
+    from seta_stream.cli.screen import screen  # noqa: PLC0415  (rich: 100 ms that other commands need not pay)
     from seta_stream.cli.watching import drawn  # noqa: PLC0415  (likewise)
 
-    Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(drawn(look.view))
+    console = screen()
+    console.print(drawn(look.view, console.width))
 
 
 def _json_line(view: View) -> str:
@@ -168,13 +166,19 @@ def _plain_line(view: View) -> str:
 
 def _follow(look: Look, pause: float, tell: Callable[[View], str]) -> None:
     """Print a line for each new epoch, where nothing can be redrawn; of those before the first look, the last alone."""
+    from seta_stream.cli.watching import WAITING  # noqa: PLC0415  (numpy and rich, as above)
+
     told: set[str] = set()
+    is_told = False
     while True:
         if look.again():
             for view in _new_views(look.view, told):
                 click.echo(tell(view))
             told.update(line["generation"] for line in look.view.lines)
             sys.stdout.flush()
+        elif not look.view.lines and not is_told:
+            is_told = True
+            click.echo(f"{look.view.state}: {WAITING}", err=True)
         if look.view.progress.is_over:
             return
         time.sleep(pause)
@@ -189,15 +193,17 @@ def _new_views(view: View, told: set[str]) -> list[View]:
 
 
 def _live(look: Look, pause: float) -> None:
-    from rich.console import Console  # noqa: PLC0415  (as above)
-    from rich.live import Live  # noqa: PLC0415  (likewise)
+    from rich.live import Live  # noqa: PLC0415  (rich, as above)
 
+    from seta_stream.cli.screen import screen  # noqa: PLC0415  (likewise)
     from seta_stream.cli.watching import drawn  # noqa: PLC0415  (likewise)
 
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+    console = screen()
+    with Live(console=console, auto_refresh=False) as live:
         while True:
             look.again()
-            live.update(drawn(look.view, running_s=look.running_s, trouble=look.trouble), refresh=True)
+            view = drawn(look.view, console.width, running_s=look.running_s, trouble=look.trouble)
+            live.update(view, refresh=True)
             if look.view.progress.is_over:
                 return
             time.sleep(pause)

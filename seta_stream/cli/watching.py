@@ -10,21 +10,28 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from seta_stream.report.html_text import duration, percent, size, visible
+from seta_stream.cli.numbers import told_bytes, told_share
+from seta_stream.cli.screen import gauge, grid
+from seta_stream.report.html_text import duration
 from seta_stream.report.prices import STORES
 from seta_stream.report.progress import Progress, progress_of
 from seta_stream.report.runfigures import Costs, EpochRow, RunFigures, drawable, figures_of
+from seta_stream.visible import visible
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 WIDE: Final = 48
-"""Columns of a curve."""
+"""Columns of a curve, where there is room."""
+BESIDE: Final = 62
+"""Columns of what stands beside it."""
+WAITING: Final = "No epoch is committed there yet: waiting for the first. Is it the folder that was passed as state=?"
 SHOWN_EPOCHS: Final = 12
+SPARED: Final = ("requests", "expected", "waited", "seen", "took", "fetched")
+"""Columns of the table that are left out, one by one, where there is no room."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +68,18 @@ class View:
         }
 
 
-def drawn(view: View, *, running_s: float | None = None, trouble: str | None = None) -> RenderableType:
+def drawn(view: View, width: int, *, running_s: float | None = None, trouble: str | None = None) -> RenderableType:
     """Return the whole view.
 
     Args:
         view: what is known.
+        width: columns that there are.
         running_s: seconds since the last epoch was committed; None where nobody knows.
         trouble: why the last look failed.
     """
     parts: list[RenderableType] = [_head(view)]
     if view.run.epochs:
-        parts += [_curves(view), _table(view.run)]
+        parts += [_curves(view, width), _table(view.run, width)]
     parts.append(Text(_ahead(view, running_s), style="bold"))
     if trouble is not None:
         parts.append(Text(f"The last look failed, and the next one may not: {visible(trouble, 300)}", style="yellow"))
@@ -82,9 +90,9 @@ def epoch_line(one: EpochRow) -> str:
     """Return an epoch in one line, for where nothing can be redrawn."""
     mean = "" if one.mean is None else f", mean loss {one.mean:.4g}"
     return (
-        f"epoch {one.epoch}: kept {percent(one.kept, 1)}, seen {percent(_seen(one), 1)}{mean}, "
-        f"{size(one.bytes_fetched)} fetched, waited {duration(one.wait_s)} of {duration(one.seconds)}"
-    ).replace("\u00a0", " ")
+        f"epoch {one.epoch}: kept {told_share(one.kept)}, seen {told_share(_seen(one))}{mean}, "
+        f"{told_bytes(one.bytes_fetched)} fetched, waited {_time(one.wait_s)} of {_time(one.seconds)}"
+    )
 
 
 def sparkline(values: Sequence[float | None], width: int = WIDE) -> str:
@@ -122,64 +130,75 @@ def _head(view: View) -> Text:
     return head
 
 
-def _curves(view: View) -> Table:
-    grid = Table.grid(padding=(0, 2))
+def _curves(view: View, width: int) -> Table:
+    lines = Table.grid(padding=(0, 2))
+    wide = min(WIDE, max(8, width - BESIDE))
     means = [one.mean for one in view.run.epochs]
     known = [mean for mean in means if mean is not None]
     if known:
-        grid.add_row("mean loss", Text(sparkline(means), style="blue"), f"{known[0]:.4g} → {known[-1]:.4g}")
+        lines.add_row("mean loss", Text(sparkline(means, wide), style="blue"), f"{known[0]:.4g} → {known[-1]:.4g}")
     kept = [one.kept for one in view.run.epochs]
     if any(share is not None for share in kept):
-        last = percent(kept[-1], 1)
-        saved = percent(view.run.saved_share, 1)
-        grid.add_row("kept", Text(sparkline(kept), style="blue"), f"{last} now; {saved} of all visits saved so far")
+        told = f"{told_share(kept[-1])} now; {told_share(view.run.saved_share)} of all visits saved so far"
+        lines.add_row("kept", Text(sparkline(kept, wide), style="blue"), told)
     drawable_lines = drawable(view.lines[-1:])
     if drawable_lines:
-        curve, low, high = spread_line(drawable_lines[0])
-        grid.add_row("losses now", Text(curve, style="blue"), f"{low:.4g} … {high:.4g}")
-    return grid
+        curve, low, high = spread_line(drawable_lines[0], wide)
+        lines.add_row("losses now", Text(curve, style="blue"), f"{low:.4g} … {high:.4g}")
+    return lines
 
 
-def _table(run: RunFigures) -> Table:
+def _table(run: RunFigures, width: int) -> Table:
     rows = run.epochs[-SHOWN_EPOCHS:]
     left_out = f", the last {len(rows)} of {len(run.epochs)}" if len(rows) < len(run.epochs) else ""
-    table = Table(title=f"Epochs{left_out}", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    heads = ("epoch", "kept", "expected", "seen", "mean loss", "fetched", "requests", "waited", "took")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    for one in rows:
-        mean = "–" if one.mean is None else f"{one.mean:.4g}"
-        requests = "–" if one.requests is None else f"{one.requests:,.0f}"
-        table.add_row(
-            str(one.epoch), _bar(one.kept), percent(one.expected, 1), percent(_seen(one), 1), mean,
-            size(one.bytes_fetched), requests, duration(one.wait_s), duration(one.seconds),
-        )  # fmt: skip
+    columns = {
+        "epoch": [str(one.epoch) for one in rows],
+        "kept": [gauge(one.kept, 8) or "–" for one in rows],
+        "expected": [told_share(one.expected) for one in rows],
+        "seen": [told_share(_seen(one)) for one in rows],
+        "mean loss": ["–" if one.mean is None else f"{one.mean:.4g}" for one in rows],
+        "fetched": [told_bytes(one.bytes_fetched) for one in rows],
+        "requests": ["–" if one.requests is None else f"{one.requests:,.0f}" for one in rows],
+        "waited": [_time(one.wait_s) for one in rows],
+        "took": [_time(one.seconds) for one in rows],
+    }
+    for spared in SPARED:
+        # The table puts three columns around each of its own.
+        if sum(3 + max(map(cell_len, (head, *map(_unmarked, cells)))) for head, cells in columns.items()) < width:
+            break
+        del columns[spared]
+    table = grid(f"Epochs{left_out}", *columns)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     return table
 
 
-def _bar(share: float | None) -> str:
-    if share is None:
-        return "–"
-    filled = round(8 * share)
-    return f"[blue]{'█' * filled}[/blue][dim]{'·' * (8 - filled)}[/dim] {escape(f'{100 * share:5.1f} %')}"
+def _unmarked(cell: str) -> str:
+    return Text.from_markup(cell).plain
+
+
+def _time(seconds: float | None) -> str:
+    return duration(seconds).replace("\u00a0", " ")
 
 
 def _ahead(view: View, running_s: float | None) -> str:
     """Say what runs now, and how long the rest will take."""
     progress = view.progress
     if progress.is_over:
-        took = duration(view.run.total("seconds"))
-        return f"The last of {progress.planned} planned epochs is done; they took {took}.".replace("\u00a0", " ")
+        took = _time(view.run.total("seconds"))
+        return f"The last of {progress.planned} planned epochs is done; they took {took}."
+    if not view.lines:
+        return WAITING
     told = f"Epoch {progress.next_epoch}"
     if progress.planned is not None:
         told += f" of {progress.planned}"
     if progress.next_share is not None:
-        told += f" keeps {percent(progress.next_share, 1)}"
+        told += f" keeps {told_share(progress.next_share)}"
     if running_s is not None:
-        told += f"; {duration(running_s)} since the last commit"
+        told += f"; {_time(running_s)} since the last commit"
     if progress.next_seconds is not None:
-        told += f", it takes about {duration(progress.next_seconds)}"
+        told += f", it takes about {_time(progress.next_seconds)}"
     if progress.left_seconds is not None:
         left = max(progress.left_seconds - (running_s or 0.0), 0.0)
-        told += f"; about {duration(left)} to the end"
-    return f"{told}.".replace("\u00a0", " ")
+        told += f"; about {_time(left)} to the end"
+    return f"{told}."

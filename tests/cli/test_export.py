@@ -77,7 +77,7 @@ def test_new_shards(state, tmp_path):
         (["--to", "l.csv", "--shards", "x"], 2, "Name what to write"),
         (["--to", "l.csv", "--prefix", "p"], 2, "name their folder by --shards"),
         (["--to", "l.csv", "--seed", "1"], 2, "add --selection"),
-        (["--to", "s3://bucket/l.csv"], 2, "--to is a file of this machine"),
+        (["--to", "s3://bucket/l.csv"], 2, "this is a file of this machine"),
         (["--to", "l.xls"], 1, "its ending tells no kind of table"),
         (["--to", "s.json", "--epoch", "9"], 1, "kept are"),
         (["--to", "s.json", "--policy", "none"], 1, "There is no policy called"),

@@ -81,4 +81,4 @@ def test_out_and_in_again(shards, tmp_path):
     assert done.exit_code == 0, done.output
     done = run(tmp_path / "l.parquet", *shards, "--state", tmp_path / "again")
     assert "8 rows, 8 matched by key" in done.output
-    assert "Example:\n" in run("--help").output
+    assert "Examples:\n" in run("--help").output

@@ -98,7 +98,7 @@ def test_sizes(corpus: str, tmp_path: Path, size: str, shards: int) -> None:
     [
         (["--to", "new"], 1, "the order by loss needs --state"),
         (["--to", "new", "--order", "size"], 2, "'size' is not one of"),
-        ([], 2, "Missing option '--to'"),
+        ([], 2, "Missing option '-o' / '--to'"),
         (["--to", "new", "--order", "key", "--shard-bytes", "5 parsecs"], 2, "'5 parsecs' is no number of bytes"),
         (["--to", "new", "--order", "key", "--option", "secret"], 2, "write KEY=VALUE"),
         (["--to", "new", "--order", "key", "--to-option", "=secret"], 2, "write KEY=VALUE"),
@@ -132,5 +132,5 @@ def test_warnings_go_to_stderr(corpus: str, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "old" / "t-2.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("z.txt"))
     done = run(corpus.replace("0..1", "0..2"), "--to", tmp_path / "new", "--state", tmp_path / "state", "--json")
-    assert done.stderr.startswith("Warning: Generation gen-000002-")
+    assert json.loads(done.stderr)["warning"].startswith("Generation gen-000002-")
     assert json.loads(done.stdout)["samples"] == 7

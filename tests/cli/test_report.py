@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import tarfile
 import warnings
 from pathlib import Path
@@ -272,8 +273,8 @@ def test_a_place_that_cannot_be_written_is_told(run):
     """With what to give in its place."""
     (run / "file").touch()
     done = report(run / "state", "-o", run / "file" / "page.html")
-    assert done.exit_code == 1
-    assert "Give a file in a folder that can be written, by -o." in done.output
+    assert done.exit_code == 2
+    assert f"there is no folder '{run / 'file'}' to write 'page.html' into." in done.output
 
 
 def test_help_ends_with_an_example():
@@ -359,3 +360,17 @@ def test_a_broken_picture_leaves_its_text(tmp_path):
     (hard,), (easy,) = found["hardest"], found["easiest"]
     assert (hard["texts"], easy["texts"]) == ({"bin": "2 bytes"}, {"txt": "words"})
     assert "cannot be shown" in easy["lacking"]
+
+
+def test_without_pillow_a_card_has_its_text(tmp_path, monkeypatch):
+    """The report needs no extra: a picture that cannot be drawn says what would draw it."""
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name, data in (("a.jpg", picture(0)), ("a.txt", b"words")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    train([str(tmp_path / "t.tar")], str(tmp_path / "state"), epochs=1, drop_last=False)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    (hard,) = numbers(tmp_path / "state")["hardest"]
+    assert hard["texts"] == {"txt": "words"}
+    assert "pip install 'seta-stream[image]'" in hard["lacking"]

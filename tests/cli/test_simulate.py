@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from seta_stream import Rule, SeTa, SetaStream
-from seta_stream.cli import main, simulate
-from seta_stream.cli.figures import told_bytes, told_money
+from seta_stream.cli import main, pricing, simulate
+from seta_stream.cli.numbers import told_bytes, told_money
 from seta_stream.corpus.ids import ShardTable
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.history import Judged
@@ -268,8 +268,8 @@ def test_a_policy_that_stops_is_told(monkeypatch):
         ((*SMALL, "--policy", "setta"), 1, "did you mean SeTa?"),
         ((*SMALL, "--policy", "seta(target=0.9)", "--epochs", 2), 1, "cannot be saved in 2 epochs"),
         ((*SMALL, "--policy", "staticrandom"), 1, "StaticRandom needs prune_ratio"),
-        ((*SMALL, "-o", "nowhere/at/all.png"), 1, "Cannot draw nowhere/at/all.png"),
-        ((*SMALL, "-o", "it.doc"), 1, "a name that ends in .png"),
+        ((*SMALL, "-o", "nowhere/at/all.png"), 2, "there is no folder 'nowhere/at'"),
+        ((*SMALL, "-o", "it.doc"), 2, "'it.doc' ends in none of .png, .svg"),
     ],
 )
 def test_mistakes_are_told(tmp_path, monkeypatch, arguments, code, told):
@@ -290,7 +290,7 @@ def test_a_history_that_is_none_is_told(tmp_path):
     history.write_text("\n".join([*lines, "{torn", ""]))
     result = run(tmp_path / "state", "--policy", "full", "--json")
     assert (result.exit_code, json.loads(result.stdout)["epochs"]) == (0, 3)
-    assert "Warning: Lines [4] of" in result.stderr
+    assert json.loads(result.stderr)["warning"].startswith("Lines [4] of")
     history.write_text("\n".join([lines[0], '{"step": 1}', ""]))
     result = run(tmp_path / "state")
     assert result.exit_code == 1
@@ -312,7 +312,7 @@ def test_losses_from_before_epoch_0_are_replayed(tmp_path):
 def test_choices_are_those_that_there_are():
     """The command names shapes and stores by itself, so that --help need not wait for numpy."""
     assert simulate.SHAPES == SHAPES
-    assert tuple(STORES) == simulate.STORES
+    assert tuple(STORES) == pricing.STORES
 
 
 def test_help_shows_examples():

@@ -148,5 +148,5 @@ def test_help_has_an_example():
         "except SystemExit: print([name for name in ('rich', 'joblib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "Example:\n" in done.stdout
+    assert "Examples:\n" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"

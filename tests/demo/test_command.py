@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from seta_stream.cli import main
-from seta_stream.demo.command import Arm, DemoOptions, Results, corpus_folder, table_of
+from seta_stream.demo.command import Arm, DemoOptions, Results, corpus_folder, run_demo, table_of
 from seta_stream.demo.train import PEAK_RATE, Cost, learning_rate
+from seta_stream.errors import ArgumentError
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["demo", "--no-progress", "--jobs", "1", *map(str, arguments)])
+    return CliRunner().invoke(main, ["demo", "--jobs", "1", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_interrupt_is_a_sentence_and_leaves_the_corpus(tmp_path: Path, monkeypat
     monkeypatch.setattr("seta_stream.cli.demo.run_demo", stop)
     result = run("--out", tmp_path)
     assert result.exit_code == 130
-    assert f"Stopped. Shards that are finished stay under {tmp_path / 'corpus'} for the next run" in result.stderr
+    assert "Interrupted: shards that are finished stay for the next run" in result.stderr
 
 
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -111,9 +113,7 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = run("--out", tmp_path / "file" / "out", "--samples", 100)
     assert result.exit_code == 1
-    assert re.search(
-        r"The demo stopped: .*Not a directory.*file/out.* be written, and has its disk room", result.output
-    )
+    assert re.search(r"Not a directory: .*file/out.*\. Name a folder: a file has this name", result.output)
 
 
 def test_corpora_of_other_fonts_live_apart(tmp_path: Path) -> None:
@@ -126,20 +126,26 @@ def test_corpora_of_other_fonts_live_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (("--samples", "50"), r"--samples 50 is too few to train on: give at least 100"),
-        (("--epochs", "2"), r"target"),
+        (("--samples", "50"), 2, r"50 is not in the range x>=100"),
+        (("--epochs", "2"), 1, r"target"),
     ],
 )
 def test_impossible_sizes_are_refused_before_rendering(
-    tmp_path: Path, arguments: tuple[str, ...], message: str
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     """Too few samples, or epochs that cannot reach the target, are a message and no files."""
     result = run("--out", tmp_path, *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert re.search(message, result.output)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_samples_are_refused_by_whoever_runs_it(tmp_path: Path) -> None:
+    """As the command does."""
+    with pytest.raises(ArgumentError, match="--samples 50 is too few to train on: give at least 100"):
+        run_demo(DemoOptions(out=tmp_path, samples=50), Console())
 
 
 def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from seta_stream.errors import ArgumentError, PolicyError, StateError, UnsupportedError
+from seta_stream.errors import ArgumentError, MissingExtraError, PolicyError, StateError
 from seta_stream.policies import (
     RS2,
     DynamicRandom,
@@ -268,5 +268,5 @@ def test_nothing_to_draw_is_told(tmp_path):
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     """It is an optional package."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'seta-stream\[plot\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'seta-stream\[plot\]'"):
         draw_simulation(simulate(scenario(1), [("full", Full())]), tmp_path / "it.png")
