@@ -135,7 +135,7 @@ def adopt_quietly(
     return None, tuple(notes)
 
 
-def _came_along(index: ShardIndex, info: ObjectInfo) -> bool:
+def came_along(index: ShardIndex, info: ObjectInfo) -> bool:
     """Say whether our index may be of this shard as it lay in another store: made on a disk, say, and copied with it.
 
     Times and ETags cannot be compared with each other, so the size decides, and then the shard's own headers.
@@ -218,7 +218,7 @@ class Foreign:
         data = self._read(found.url, largest_file(info.size))
         if found.kind == "seta":
             index = ShardIndex.from_bytes(data, found.url)
-            if not (fits(index, info) or _came_along(index, info)):
+            if not (fits(index, info) or came_along(index, info)):
                 raise refusal(found.url, f"it was made of another version of {url}", shard=url)
             return claims_of(index, found.url, url)
         if interop_dali.is_dali(data):

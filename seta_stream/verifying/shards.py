@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from seta_stream.corpus.ids import ShardRow
 from seta_stream.corpus.index import ShardIndex
+from seta_stream.corpus.interop import came_along
 from seta_stream.corpus.places import Place, fits
 from seta_stream.corpus.scanning import scan_quietly
 from seta_stream.errors import CorpusError, IndexFileError, ReadError, SetaStreamError, ShardChangedError
@@ -148,7 +149,8 @@ def _index_file(place: Place, task: ShardTask, scanned: ShardIndex | None) -> Fi
     info = task.info if scanned is None else ObjectInfo(scanned.shard_size, scanned.shard_version)
     if info is None:
         return None
-    if not fits(stored, info):
+    # One that was made on a disk and copied along with its shard serves: its content decides below.
+    if not fits(stored, info) and (scanned is None or not came_along(stored, info)):
         same = scanned is not None and scanned.digest == stored.digest
         what = (
             f"The index is of another version of the shard ({stored.shard_size} bytes, {stored.shard_version}; now "

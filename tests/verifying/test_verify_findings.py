@@ -28,7 +28,8 @@ from seta_stream.losses.lock import StateLock
 from seta_stream.losses.sidecar import pack
 from seta_stream.losses.table import LossTable
 from seta_stream.read.decode import decoder
-from seta_stream.verifying import Request, verify
+from seta_stream.store import store_for
+from seta_stream.verifying import Request, states, verify
 from seta_stream.verifying.decoding import undecodable
 from seta_stream.verifying.findings import KINDS
 
@@ -257,6 +258,18 @@ def test_a_stale_index_in_the_cache_is_in_nobodys_way(whole, tmp_path):
     assert whole.kinds() == []
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_index_that_came_along_into_a_bucket(whole, is_same):
+    """Copied with its shard it serves there, as in training; that of another shard is told."""
+    store = store_for("memory://came-along")
+    for shard in range(3):
+        store.write(f"memory://came-along/t-{shard}.tar", whole.shards[shard].read_bytes())
+        own = whole.index(shard if is_same else (shard + 1) % 3)
+        store.write(f"memory://came-along/t-{shard}.tar.seta-index", own.read_bytes())
+    found = verify(Request("memory://came-along/t-{0..2}.tar")).findings
+    assert [one.kind for one in found] == ([] if is_same else ["index-wrong"] * 3)
+
+
 def replace_versions(whole: Whole) -> bytes:
     table = whole.table()
     versions = tuple(f"mtime:{path.stat().st_mtime_ns}" for path in whole.shards)
@@ -429,6 +442,52 @@ def test_a_generation_that_is_being_written(whole):
         assert whole.kinds() == []
     finally:
         lock.release()
+
+
+def test_a_half_generation_is_its_writer_s_own_business(whole):
+    """A run that lives removes it with its next commit, or is about to."""
+    lock = StateLock(whole.state)
+    lock.acquire()
+    (whole.generation(0) / "manifest").unlink()
+    assert whole.kinds() == []
+    lock.release()
+    assert whole.kinds() == ["generation-half"]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_that_commits_meanwhile(whole, monkeypatch, epochs):
+    """Generations that it removes are not missing, and the newest one is looked at, whichever that is by then."""
+    from seta_stream.store.local import LocalStore
+
+    read, table = LocalStore.read, LossTable(whole.table().samples)
+    generations, names = Generations(str(whole.state)), []
+
+    def commit_meanwhile(self, url):
+        if url.endswith(".losses") and not names:
+            names.append(whole.generation(1).name)
+            for epoch in range(2, 2 + epochs):
+                names.append(generations.commit(epoch, table, whole.table(), None, names[-1], {}))
+        return read(self, url)
+
+    monkeypatch.setattr(LocalStore, "read", commit_meanwhile)
+    assert whole.kinds() == ([] if epochs == 1 else ["losses-unseen"])
+    generations.close()
+    assert len(names) == epochs + 1
+
+
+def test_a_generation_that_is_being_removed(whole, monkeypatch):
+    """It has no manifest any more, and is gone at the second glance."""
+    generation = whole.generation(0)
+    manifest = generation / "manifest"
+    manifest.unlink()
+    look = states._history
+
+    def removed(*arguments):
+        (generation / "000000.losses").unlink()
+        return look(*arguments)
+
+    monkeypatch.setattr(states, "_history", removed)
+    assert whole.kinds() == []
 
 
 def test_a_damaged_manifest(whole):
