@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,57 @@ def breaks(batch: dict[str, Any]) -> list[float]:
 
 def too_few(batch: dict[str, Any]) -> list[float]:
     return [0.0, 1.0]
+
+
+class Unready:
+    """Losses that cannot be had, as those of a device that failed."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("device-side assert triggered")
+
+
+def unready(batch: dict[str, Any]) -> Unready:
+    return Unready()
+
+
+def exits(batch: dict[str, Any]) -> None:
+    raise SystemExit(2)
+
+
+def prints(batch: dict[str, Any]) -> NDArray[np.float32]:
+    """Print, and leave nothing of the batch as it was."""
+    print("a model that prints")  # noqa: T201  (what it is for)
+    losses = by_number(batch)
+    batch["__index__"][:] = 0
+    batch.clear()
+    return losses
+
+
+def on_device(*, device: str) -> Any:
+    """Make a model that cannot be made without a device."""
+    return Counted(device)
+
+
+def needs_batch(batch: dict[str, Any] | None = None) -> list[float]:
+    return [0.0] * len(batch["__key__"])  # type: ignore[index]
+
+
+class Sole:
+    """A model that one thread may call at a time, made once per process; its losses tell how often."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+        time.sleep(0.05)  # in which another thread would make one too
+        self.is_busy = False
+
+    def __call__(self, batch: dict[str, Any]) -> list[float]:
+        assert not self.is_busy
+        self.is_busy = True
+        time.sleep(0.01)
+        self.is_busy = False
+        return [float(self.made)] * len(batch["__key__"])
 
 
 class Counted:

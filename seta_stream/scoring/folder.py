@@ -1,11 +1,13 @@
 """<state>/scoring: the shards that are scored, until all are and a generation holds them.
 
 Takes and gives ShardLosses. Acts: reads and writes the folder. A shard is there once its sidecar is, whole or not at
-all; its failures, where it has some, are written before.
+all; its failures, where it has some, are written before. They lie in a folder named by what they depend on: in a
+bucket, which has no locks, another model may be at work in the same state, and its losses must never pass for these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 from seta_stream.corpus.ids import ShardTable
-from seta_stream.errors import ReadError, SidecarError, StateError
+from seta_stream.errors import ReadError, StateError
+from seta_stream.foreign import read_json
 from seta_stream.losses.sidecar import pack, unpack
-from seta_stream.scoring.shard import CAUSES, Failure, ShardLosses
+from seta_stream.scoring.shard import CAUSES, Cause, Failure, ShardLosses
 from seta_stream.store import Options, join, store_for
 
 FOLDER: Final = "scoring"
@@ -31,36 +34,44 @@ class Folder:
     Args:
         state: folder or URL.
         options: of its file system.
+        wanted: what the losses depend on, as plain values.
 
     Raises:
         StateError: from all of its methods, where the folder cannot be written.
     """
 
-    def __init__(self, state: str, options: Options | None) -> None:
+    def __init__(self, state: str, options: Options | None, wanted: Mapping[str, Any]) -> None:
         self.url = join(state, FOLDER)
         self._store = store_for(state, options)
+        self._wanted = wanted
+        self._own = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=8).hexdigest()
 
-    def begin(self, wanted: Mapping[str, Any], *, restart: bool) -> None:
+    @property
+    def is_begun(self) -> bool:
+        """Whether a shard of these losses is there."""
+        return bool(self._store.names(join(self.url, self._own)))
+
+    def begin(self, *, restart: bool) -> None:
         """Go on with what is there, or begin.
 
         Args:
-            wanted: what the losses depend on, as plain values.
             restart: whether what is there is thrown away.
 
         Raises:
             StateError: what is there was made with something else.
         """
-        names = self.names()
+        names = self._store.names(self.url)
         if restart:
             self.remove()
-        elif _MANIFEST in names and len(names) > 1:
-            self._check(wanted, self._store.read(join(self.url, _MANIFEST)))
+        elif _MANIFEST in names and any(self._store.names(join(self.url, name)) for name in {*names} - {_MANIFEST}):
+            self._check(self._store.read(join(self.url, _MANIFEST)))
             return
-        self._write(_MANIFEST, json.dumps(wanted).encode())
+        self._write(json.dumps(self._wanted).encode(), _MANIFEST)
 
-    def _check(self, wanted: Mapping[str, Any], data: bytes) -> None:
+    def _check(self, data: bytes) -> None:
+        wanted = self._wanted
         try:
-            found = dict(json.loads(data))
+            found = dict(read_json(data))
         except (ValueError, TypeError):
             found = {}
         differing = [name for name in wanted if found.get(name) != wanted[name]]
@@ -73,13 +84,9 @@ class Folder:
                 found={name: wanted[name] for name in differing},
             )
 
-    def names(self) -> frozenset[str]:
-        """Return the names of the files that are there, in one listing."""
-        return frozenset(self._store.names(self.url))
-
     def finished(self, table: ShardTable) -> Iterator[ShardLosses]:
         """Give what is kept of the shards of a corpus and fits them."""
-        names = self.names()
+        names = frozenset(self._store.names(join(self.url, self._own)))
         there = [shard for shard in range(len(table)) if _losses(shard) in names]
         with ThreadPoolExecutor(_IN_FLIGHT) as pool:
             for done in pool.map(
@@ -90,14 +97,12 @@ class Folder:
 
     def _read(self, shard: int, digest: bytes, samples: int, names: frozenset[str]) -> ShardLosses | None:
         try:
-            held = unpack(self._store.read(join(self.url, _losses(shard))), digest, name=_losses(shard))
-            told: dict[str, Any] = {"failed": {}, "failures": []}
+            held = unpack(self._store.read(join(self.url, self._own, _losses(shard))), digest, name=_losses(shard))
+            told = b'{"failed": {}, "failures": []}'
             if _failures(shard) in names:
-                told = json.loads(self._store.read(join(self.url, _failures(shard))))
-            counts = dict(told["failed"])
-            failed = {cause: int(counts.get(cause, 0)) for cause in CAUSES}
-            failures = tuple(Failure(**one) for one in told["failures"])
-        except (SidecarError, ReadError, ValueError, TypeError, KeyError):
+                told = self._store.read(join(self.url, self._own, _failures(shard)))
+            failed, failures = parse_failures(told)
+        except (StateError, ReadError):
             return None  # damaged: it is scored again
         return ShardLosses(shard, held.losses, failed, failures) if len(held.losses) == samples else None
 
@@ -105,24 +110,44 @@ class Folder:
         """Write a shard that is done."""
         if any(done.failed.values()):
             told = {"failed": dict(done.failed), "failures": [asdict(one) for one in done.failures]}
-            self._write(_failures(done.shard), json.dumps(told).encode())
-        self._write(_losses(done.shard), pack(done.losses, np.zeros(len(done.losses), np.uint8), digest))
+            self._write(json.dumps(told).encode(), self._own, _failures(done.shard))
+        data = pack(done.losses, np.zeros(len(done.losses), np.uint8), digest)
+        self._write(data, self._own, _losses(done.shard))
 
     def remove(self) -> None:
         """Remove all of it: the manifest at last, so that what a crash leaves still has one."""
-        names = sorted(self.names() - {_MANIFEST})
-        for name in names:
+        for name in {*self._store.names(self.url)} - {_MANIFEST}:
             self._store.remove(join(self.url, name))
         self._store.remove(self.url)
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, data: bytes, *names: str) -> None:
+        url = join(self.url, *names)
         try:
-            self._store.write(join(self.url, name), data)
+            self._store.write(url, data)
         except OSError as error:
             raise StateError(
-                f"Cannot write {join(self.url, name)}: {error}. Shards that are done are kept: free space there, or "
+                f"Cannot write {url}: {error}. Shards that are done are kept: free space there, or "
                 "give the rights to write, and run the same command again."
             ) from error
+
+
+def parse_failures(data: bytes) -> tuple[dict[Cause, int], tuple[Failure, ...]]:
+    """Return how many samples of a shard have no loss, by cause, and those that are named.
+
+    Raises:
+        StateError: the file holds something else.
+    """
+    try:
+        told = read_json(data)
+        counts, named = dict(told["failed"]), [Failure(**one) for one in told["failures"]]
+        failed = {cause: counts.get(cause, 0) for cause in CAUSES}
+        whole = all(type(count) is int and 0 <= count < 1 << 60 for count in failed.values())
+        whole = whole and all(type(text) is str for one in named for text in asdict(one).values())
+        if not whole or not all(one.cause in CAUSES for one in named):
+            raise ValueError("a count or a text is none")  # noqa: TRY301  (one place to tell it)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"Cannot use the failures of a shard: they are malformed ({error}).") from error
+    return failed, tuple(named)
 
 
 def _losses(shard: int) -> str:

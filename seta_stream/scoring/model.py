@@ -1,7 +1,7 @@
 """What the user names, as "package.module:function": the model that gives the losses, or a decoder.
 
-Takes names; gives callables. Acts: imports and calls the user's code, once per process. torch is never imported here: a
-model that needs it has.
+Takes names; gives callables. Acts: imports and calls the user's code: made once per process, called by one thread at a
+time, and what it prints goes to stderr. torch is never imported here: a model that needs it has.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from seta_stream.errors import ArgumentError
 Model = Callable[[dict[str, Any]], Any]
 """A batch, as `stream.batches` gives it, → one loss per sample, as `stream.record` takes them."""
 
+_ALONE: Final = threading.Lock()
 _NAME: Final = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
 
@@ -73,7 +75,7 @@ def named(option: str, name: str) -> Any:
         value: Any = importlib.import_module(module)
         for part in attribute.split("."):
             value = getattr(value, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads its own command line ends so
         raise _failed(option, name, error) from error
     return value
 
@@ -82,20 +84,23 @@ def named(option: str, name: str) -> Any:
 def load_model(name: str, device: str | None) -> Model:
     """Return the model that a name stands for, made at the first call in this process.
 
-    A function or class that can be called without arguments is a factory, and what it returns is the model; anything
-    else is the model itself. A factory with a parameter `device` is given it. A torch module is set to evaluate, and
-    moved to the device.
+    A function or class that can be called without arguments, or with a `device` alone, is a factory, and what it
+    returns is the model; anything else is the model itself. A factory with a parameter `device` is given it. A torch
+    module is set to evaluate, and moved to the device.
 
     Raises:
-        ArgumentError: it cannot be loaded or made, is not callable, or has no use for a device.
+        ArgumentError: it cannot be loaded or made, is not callable, has no use for a device, or needs one.
     """
     model, is_placed = named("--model", name), device is None
-    if _is_factory(model):
-        takes_device = "device" in inspect.signature(model).parameters
+    if _takes(model) or _takes(model, device=device):
+        takes_device = _takes(model, device=device)
+        if device is None and not _takes(model):
+            raise _refused(name, "makes a model on a device, and none is given: name one by --device, as cpu")
         try:
             model = model(device=device) if device is not None and takes_device else model()
-        except Exception as error:
-            raise _failed("--model", name, error) from error
+        except (Exception, SystemExit) as error:
+            how = "It can be called without a batch, so it was called to make the model. "
+            raise _failed("--model", name, error, how) from error
         is_placed = is_placed or takes_device
     elif inspect.isclass(model):
         raise _refused(name, "is a class that needs arguments: name a function without any that returns one made")
@@ -119,11 +124,22 @@ def without_gradients() -> AbstractContextManager[Any]:
     return nullcontext() if torch is None else torch.no_grad()
 
 
-def _is_factory(value: Any) -> bool:
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the only thread of this process that runs the user's model: a Dask worker has several, and models have state.
+
+    What the model prints goes to stderr: stdout is the command's.
+    """
+    with _ALONE, redirect_stdout(sys.stderr):
+        yield
+
+
+def _takes(value: Any, **arguments: Any) -> bool:
+    """Say whether something that can be called takes just these arguments."""
     if not (inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)):
         return False
     try:
-        inspect.signature(value).bind()
+        inspect.signature(value).bind(**arguments)
     except (TypeError, ValueError):
         return False
     return True
@@ -136,9 +152,9 @@ def _see_working_folder() -> None:
         sys.path.insert(0, folder)
 
 
-def _failed(option: str, name: str, error: Exception) -> ArgumentError:
+def _failed(option: str, name: str, error: BaseException, how: str = "") -> ArgumentError:
     return ArgumentError(
-        f"Cannot load {option} {name}: {type(error).__name__}: {error}. Check the name, and that "
+        f"Cannot load {option} {name}: {type(error).__name__}: {error}. {how}Check the name, and that "
         f'`python -c "import {name.partition(":")[0]}"` works where this runs.',
         expected=name,
         found=str(error),

@@ -138,7 +138,7 @@ class Report:
 def score(choice: Choice, progress: Callable[[Progress], None] | None = None) -> Report:
     """Give every sample of a corpus the loss that a model has on it, as a generation of epoch −1.
 
-    Shards that are done are kept in <state>/scoring until all are; killed at any moment, the same call goes on.
+    Shards that are done are kept in `<state>/scoring` until all are; killed at any moment, the same call goes on.
 
     Args:
         choice: what is wanted.
@@ -169,14 +169,15 @@ def score(choice: Choice, progress: Callable[[Progress], None] | None = None) ->
             jobs=choice.engine.jobs if choice.engine.is_local else None,
         )
         tally = _Tally(corpus, progress or (lambda _: None))
-        folder, wanted = Folder(choice.state, choice.state_options), choice.wanted(corpus)
-        before = _scored_before(generations, choice, wanted)
+        wanted = choice.wanted(corpus)
+        folder = Folder(choice.state, choice.state_options, wanted)
+        before = _scored_before(generations, choice, wanted, folder)
         if before is not None:
             generations.load(before, tally.table, corpus.table)
             folder.remove()
             return tally.report(before, 0, time.monotonic() - started)
-        folder.begin(wanted, restart=choice.restart)
-        scored = _score_all(choice, corpus, folder, tally)
+        folder.begin(restart=choice.restart)
+        scored = _score_all(choice, corpus, folder, tally, generations.lock)
         tally.check_seen()
         write_corpus(choice.state, corpus.table, choice.state_options, OneProcess())
         facts = {"scored": wanted, "failed": tally.failed, "seconds": time.monotonic() - started}
@@ -188,11 +189,13 @@ def score(choice: Choice, progress: Callable[[Progress], None] | None = None) ->
         generations.close()
 
 
-def _scored_before(generations: Generations, choice: Choice, wanted: Mapping[str, Any]) -> Generation | None:
+def _scored_before(
+    generations: Generations, choice: Choice, wanted: Mapping[str, Any], folder: Folder
+) -> Generation | None:
     """Return the generation that holds just these losses; None where they are still to be made.
 
     Raises:
-        StateError: a run has trained there.
+        StateError: a run has trained there, or other losses were put there.
     """
     kept = generations.kept()
     trained = next((one for one in reversed(kept) if one.epoch > EPOCH), None)
@@ -203,13 +206,24 @@ def _scored_before(generations: Generations, choice: Choice, wanted: Mapping[str
             expected="a state without losses",
             found=trained.name,
         )
-    if not kept or choice.restart or kept[-1].facts.get("scored") != wanted:
+    if not kept or choice.restart or folder.is_begun:
         return None
+    if kept[-1].facts.get("scored") != wanted:
+        raise StateError(
+            f"Cannot score into {choice.state}: it holds other losses, {kept[-1].name}. Name another --state, or give "
+            "--restart to lay these over them.",
+            found=kept[-1].name,
+        )
     return kept[-1]
 
 
-def _score_all(choice: Choice, corpus: Corpus, folder: Folder, tally: _Tally) -> int:
-    """Score what is not done; return how many samples that were."""
+def _score_all(choice: Choice, corpus: Corpus, folder: Folder, tally: _Tally, confirm: Callable[[], None]) -> int:
+    """Score what is not done; return how many samples that were.
+
+    Args:
+        choice, corpus, folder, tally: what is scored, and where it is kept and counted.
+        confirm: raises where another process became the state's writer, which a bucket cannot keep it from.
+    """
     table = corpus.table
     for kept in folder.finished(table):
         tally.take(kept)
@@ -227,6 +241,7 @@ def _score_all(choice: Choice, corpus: Corpus, folder: Folder, tally: _Tally) ->
     )
     tally.tell()
     for _, done in run(work, _tasks(corpus, left), engine):
+        confirm()
         folder.keep(done, table.digests[done.shard])
         tally.take(done)
         tally.tell()

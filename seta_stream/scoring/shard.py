@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seta_stream.corpus.ids import ShardRow, ShardTable
 from seta_stream.corpus.indexing import Corpus
 from seta_stream.corpus.places import Place, cache_url
-from seta_stream.errors import ArgumentError, LossError
+from seta_stream.errors import ArgumentError, LossError, MissingExtraError
 from seta_stream.losses.table import LossTable
 from seta_stream.plan.epoch import EpochPlan, Geometry, Selection
 from seta_stream.plan.shuffle import line_block_length
@@ -25,7 +25,7 @@ from seta_stream.read.board import Board
 from seta_stream.read.decode import Decode, FieldDecode, Seeded, Staged, decoder
 from seta_stream.read.options import Reading
 from seta_stream.read.reader import Reader
-from seta_stream.scoring.model import load_model, named, without_gradients
+from seta_stream.scoring.model import alone, load_model, named, without_gradients
 from seta_stream.store import Options
 
 Cause = Literal["decode", "loss"]
@@ -118,25 +118,31 @@ class Work:
             ArgumentError: the model or the decoder cannot be loaded.
             LossError: the model failed, or its losses do not fit the batch.
             DecodeError: a sample cannot be decoded, and is not to be skipped.
+            MissingExtraError: what decodes a field is not installed.
             ReadError, CorpusError: the shard cannot be read.
         """
-        model = load_model(self.model, self.device)
+        with alone():
+            model = load_model(self.model, self.device)
         table, failures = LossTable([task.row.samples]), _Failures(task.url)
         for batch in batched(failures.sound(self._samples(task)), self.batch_size):
             ids, keys = batch["__index__"], list(batch["__key__"])
             batch["__index__"] = ids + task.first_id
+            names = ", ".join(batch)
             try:
-                with without_gradients():
-                    losses = model(batch)
-            except Exception as error:
+                with alone(), without_gradients():
+                    table.record(ids, model(batch))
+            except LossError as error:
                 raise LossError(
-                    f"--model {self.model} failed on samples {keys[0]!r} … {keys[-1]!r} of {task.url}: "
-                    f"{type(error).__name__}: {error}. It is called with a batch, a dict of arrays and lists, here of "
-                    f"{', '.join(batch)}.",
-                    shard=task.url,
-                    key=keys[0],
-                ) from error
-            table.record(ids, losses)
+                    f"--model {self.model} gave no losses for {_told(keys)} of {task.url}: {error.message}",
+                    shard=task.url, key=keys[0], expected=error.expected, found=error.found,
+                ) from error  # fmt: skip
+            except (Exception, SystemExit) as error:
+                raise LossError(
+                    f"--model {self.model} failed on {_told(keys)} of {task.url}: {type(error).__name__}: {error}. "
+                    f"It is called with a batch, a dict of arrays and lists, here of {names}"
+                    f"{'.' if self.decode else ', as bytes: --decode names a decoder.'}",
+                    shard=task.url, key=keys[0],
+                ) from error  # fmt: skip
             for place in np.flatnonzero(np.isnan(table.values[ids])).tolist():
                 failures.add(keys[place], "loss", "its loss is NaN or infinite")
         return ShardLosses(task.shard, table.values, failures.counts, tuple(failures.named))
@@ -158,6 +164,10 @@ class Work:
         )  # fmt: skip
         for samples in reader.lists(plan, reader.share(origin=0, begin=0), threads=reader.reading.decode_threads):
             yield from samples
+
+
+def _told(keys: list[str]) -> str:
+    return f"samples {keys[0]!r} … {keys[-1]!r}"
 
 
 def plain_decoder(name: str | None) -> FieldDecode | None:
@@ -193,6 +203,8 @@ class _Marked:
     def __call__(self, name: str, data: bytes) -> Any:
         try:
             return self.decode(name, data)
+        except MissingExtraError:  # without its library no sample can be decoded
+            raise
         except Exception as error:  # noqa: BLE001  (whatever a decoder raises, the sample is passed over and counted)
             return _Undecoded(error)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from small_corpora import MakeCorpus, write_tar
 from seta_stream import SeTa, SetaStream
 from seta_stream.cli import main
 from seta_stream.corpus.indexing import open_corpus
-from seta_stream.errors import ArgumentError, DecodeError, LossError, StateError, StateLockedError
+from seta_stream.errors import ArgumentError, DecodeError, LossError, MissingExtraError, StateError, StateLockedError
 from seta_stream.jobs import Engine
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.table import LossTable
+from seta_stream.read.decode import _by_field
 from seta_stream.scoring import Choice, Progress, score
 from seta_stream.scoring.model import load_model
 from seta_stream.scoring.running import Report
+from seta_stream.scoring.shard import ShardTask, Work
 
 TESTS = Path(__file__).parent.parent
 FORTY = 40  # samples of the corpus, in four shards
@@ -162,7 +165,7 @@ def test_killed_at_any_shard_it_goes_on(urls: list[str], tmp_path: Path) -> None
             env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}, timeout=60, check=False,
         )  # fmt: skip
         assert child.returncode == -signal.SIGKILL
-        assert len(list((state / "scoring").glob("*.losses"))) == after
+        assert len(list((state / "scoring").glob("*/*.losses"))) == after
         assert Generations(str(state)).kept() == []
     report = score(Choice(urls, str(state), "job_works:by_number", "basic"))
     assert (report.scored, report.mean) == (0, 9.75)
@@ -178,7 +181,7 @@ def test_a_damaged_shard_is_scored_again(scored: Callable[..., Report], tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         scored("some_fail", interrupt)
-    folder = tmp_path / "state" / "scoring"
+    (folder,) = (path.parent for path in (tmp_path / "state" / "scoring").glob("*/000000.losses"))
     (folder / "000000.losses").write_bytes(b"rubbish")
     (folder / "000001.failures.json").write_text('{"failed": 3}')
     report = scored("some_fail")
@@ -214,6 +217,60 @@ def test_a_mistake_leaves_nothing_to_throw_away(scored: Callable[..., Report]) -
     assert scored(restart=True).scored == 40
 
 
+def test_losses_that_are_there_are_not_laid_over_in_silence(scored: Callable[..., Report]) -> None:
+    """Those of another model, or imported ones: --restart says that they are no longer wanted, and may be cut off."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.shards_done == 1:
+            raise KeyboardInterrupt
+
+    assert scored("some_fail").scored == 40
+    with pytest.raises(StateError, match=r"it holds other losses, gen-.*Name another --state, or give --restart"):
+        scored()
+    with pytest.raises(KeyboardInterrupt):
+        scored("by_number", interrupt, restart=True)
+    assert scored().scored == 30
+
+
+def test_two_models_at_once_in_a_bucket(s3_server: Any, s3_bucket: str, urls: list[str]) -> None:
+    """The one that began first is refused at its next shard, and leaves nothing that passes for the other's losses."""
+    state = f"{s3_bucket}/state"
+
+    def choice(model: str, **options: Any) -> Choice:
+        given: dict[str, Any] = {"decode": "basic", "engine": Engine(jobs=1), "state_options": s3_server.options}
+        return Choice(urls, state, f"job_works:{model}", **given, **options)
+
+    def stop(progress: Progress) -> None:
+        if progress.shards_done == 1:
+            raise KeyboardInterrupt
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.shards_done == 1:
+            with pytest.raises(KeyboardInterrupt):
+                score(choice("by_number", restart=True), stop)
+
+    told: list[int] = []
+    with pytest.raises(StateLockedError, match="another run became its writer after this one"):
+        score(choice("some_fail"), lambda progress: (meanwhile(progress), told.append(progress.shards_done)))
+    assert told == [0, 1]
+    report = score(choice("by_number"))
+    assert (report.scored, report.seen, report.mean) == (30, 40, 9.75)
+
+
+def test_losses_of_another_model_never_pass_for_this_one_s(scored: Callable[..., Report], tmp_path: Path) -> None:
+    """Not even where what they were made by is not told, as where nobody's lock holds."""
+
+    def stop(progress: Progress) -> None:
+        if progress.shards_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored("some_fail", stop)
+    (tmp_path / "state" / "scoring" / "wanted.json").unlink()
+    report = scored("by_number")
+    assert (report.scored, report.mean) == (40, 9.75)
+
+
 # ---- what fails
 
 
@@ -235,6 +292,16 @@ def test_samples_that_cannot_be_decoded(scored: Callable[..., Report], urls: lis
     assert (report.seen, report.failed) == (36, {"decode": 4, "loss": 0})
     assert report.failures[0].message == "txt: ValueError: damaged text"
     assert np.flatnonzero(np.isnan(losses_in(tmp_path / "state", urls))).tolist() == [7, 17, 27, 37]
+
+
+def test_a_decoder_that_is_not_installed_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no damage of samples that on_error="skip" could pass over."""
+    path = write_tar(tmp_path / "pictures.tar", [("0.jpg", b"")])
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    _by_field.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"^Images are decoded by Pillow, .*pip install 'seta-stream\[image\]'"):
+        score(Choice([str(path)], str(tmp_path / "s"), "job_works:by_number", "pil", on_error="skip"))
+    _by_field.cache_clear()
 
 
 def test_what_fails_throughout_is_given_up(make_corpus: MakeCorpus, tmp_path: Path) -> None:
@@ -266,7 +333,16 @@ def test_no_loss_at_all_is_no_generation(scored: Callable[..., Report], tmp_path
     ("model", "options", "error", "message"),
     [
         ("breaks", {}, LossError, "failed on samples '00000000' … '00000003' of .*KeyError: 'jpg'.*__key__, .*txt"),
-        ("too_few", {}, LossError, "Cannot record losses: 4 ids came with 2 losses"),
+        (
+            "too_few",
+            {},
+            LossError,
+            "too_few gave no losses for samples '00000000' … '00000003' of .*train.*: Cannot .* 4 ids came with 2",
+        ),
+        ("unready", {}, LossError, "unready failed on samples '00000000' … .*RuntimeError: device-side assert"),
+        ("exits", {}, LossError, "exits failed on samples '00000000' … .*SystemExit: 2"),
+        ("on_device", {}, ArgumentError, "on_device makes a model on a device, and none is given.*--device"),
+        ("needs_batch", {}, ArgumentError, "Cannot load.*TypeError.*It can be called without a batch, so it was"),
         ("nothing", {}, ArgumentError, "Cannot load --model job_works:nothing: AttributeError"),
         ("fails", {}, ArgumentError, "Cannot load --model job_works:fails: OSError: no weights here"),
         ("NeedsMore", {}, ArgumentError, "job_works:NeedsMore is a class that needs arguments"),
@@ -343,7 +419,31 @@ def test_factories_are_told_from_models() -> None:
     assert load_model("job_works:Counted", None) is first
     assert (job_works.Counted.made, first.device) == (1, "none")  # type: ignore[attr-defined]
     assert load_model("job_works:Counted", "cuda:1").device == "cuda:1"  # type: ignore[attr-defined]
+    assert load_model("job_works:on_device", "cuda:2").device == "cuda:2"  # type: ignore[attr-defined]
     assert load_model("job_works:made_ready", None).device == "somewhere"  # type: ignore[attr-defined]
+
+
+def test_a_model_has_one_thread(urls: list[str]) -> None:
+    """Where a worker has several, as on Dask, it is made once, and called by one at a time."""
+    load_model.cache_clear()
+    job_works.Sole.made = 0
+    corpus = open_corpus(urls)
+    works = Work("job_works:Sole", None, None, None, 2, "raise", 1, None)
+    tasks = [
+        ShardTask(shard, 10 * shard, url, row, corpus.index(shard).to_bytes())
+        for shard, (url, row) in enumerate(zip(urls, corpus.table.rows(), strict=True))
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        losses = [done.losses.tolist() for done in pool.map(works, tasks)]
+    assert losses == [[1.0] * 10] * 4
+
+
+def test_what_a_model_prints_is_no_result(urls: list[str], tmp_path: Path) -> None:
+    """It goes to stderr, so that --json stays JSON; and what it does to its batch does no harm."""
+    told = command(*urls, "--state", str(tmp_path / "s"), "--model", "job_works:prints", "--decode", "basic", "--json")
+    assert json.loads(told.stdout)["mean"] == 9.75
+    assert "a model that prints" in told.stderr
+    assert losses_in(tmp_path / "s", urls).tolist() == [number / 2 for number in range(FORTY)]
 
 
 def test_a_torch_module_is_evaluated(scored: Callable[..., Report]) -> None:
