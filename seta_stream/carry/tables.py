@@ -242,6 +242,12 @@ def _values(path: Path, name: str, column: Any, pa: Any) -> Any:
         if None in texts:
             raise ReadError(f"Cannot read {path}: column {name!r} has empty cells. Mend them.", found=None)
         return texts
+    if name in ("id", "index") and not pa.types.is_integer(column.type):
+        raise ReadError(
+            f"Cannot read {path}: column {name!r} holds {column.type}, which cannot name every sample. Write integers.",
+            expected="int64",
+            found=str(column.type),
+        )
     if name == "loss":
         return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if column.null_count:

@@ -453,3 +453,13 @@ def test_a_state_in_a_bucket(urls, state, tmp_path):
     first, second = (lines(tmp_path / name) for name in ("l.csv", "again.csv"))
     assert first == second
     assert importing_module.CORPUS_FILE == "corpus"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool_"])
+def test_ids_are_integers(tmp_path, dtype):
+    """Of float32, two ids above 2^24 are one."""
+    path = tmp_path / "t.parquet"
+    ids = pa.array(np.arange(4).astype(dtype))
+    parquet.write_table(pa.table({"id": ids, "loss": pa.array([1.0, 2.0, 3.0, 4.0])}), path)
+    with pytest.raises(ReadError, match=r"column 'id' holds (float|bool), which cannot name every sample"):
+        list(read_table(path))
