@@ -52,7 +52,10 @@ KINDS: Final[dict[str, Kind]] = {
     "samples-moved": Kind(
         "warning", "Its losses no longer fit: restore the shard, or let its samples start anew.", True
     ),
-    "shard-unknown": Kind("hint", "Its samples count as unseen until they are recorded; the next run notes it."),
+    "shard-unknown": Kind(
+        "hint",
+        "The next run notes it. Losses follow the content: of samples that moved they are found, new ones have none.",
+    ),
     "shard-gone": Kind("hint", "Name all shards of the run, if they should be there."),
     "generation-half": Kind("warning", _STATE, is_mendable=True),
     "manifest-damaged": Kind("error", "Restore the generation's folder from a backup, or remove it."),

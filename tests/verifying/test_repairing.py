@@ -17,7 +17,7 @@ from seta_stream.losses.generations import Generations
 from seta_stream.losses.pending import pack_pending
 from seta_stream.losses.table import LossTable
 from seta_stream.store import store_for
-from seta_stream.verifying import Request, repair, verify
+from seta_stream.verifying import Request, repair, repairing, verify
 
 
 @pytest.fixture
@@ -129,6 +129,87 @@ def test_a_table_is_not_guessed(whole):
     (whole.state / "corpus").unlink()
     whole.shards = whole.shards[:2]
     assert "corpus-missing" in {one.kind for one in repair(whole.verify()).left}
+
+
+def test_a_table_of_another_corpus_is_not_guessed(whole, tmp_path):
+    """Nor where the shards named are as many, but others, or in another order."""
+    (whole.state / "corpus").unlink()
+    in_order = whole.shards
+    for wrong in ([*in_order[1:], in_order[0]], make_whole(tmp_path / "other", samples=5).shards):
+        whole.shards = wrong
+        assert "corpus-missing" in {one.kind for one in repair(whole.verify()).left}
+        assert not (whole.state / "corpus").exists()
+
+
+def test_pending_losses_stay_where_their_generation_may_be_mended(whole):
+    """A manifest that is damaged may come back from a backup, and then the checkpoint on top of it is whole."""
+    generation = whole.generation(1)
+    Generations(str(whole.state)).pending.write("good", [1], [1.0], parent=generation.name)
+    manifest = (generation / "manifest").read_bytes()
+    (generation / "manifest").write_bytes(manifest[:-1])
+    verified = whole.verify()
+    assert "pending-orphaned" not in {one.kind for one in verified.findings}
+    repair(verified)
+    (generation / "manifest").write_bytes(manifest)
+    assert Generations(str(whole.state)).pending.read("good").losses.tolist() == [1.0]
+
+
+def test_a_half_generation_takes_its_pending_losses_along(whole):
+    """In one repair: a second look finds nothing."""
+    Generations(str(whole.state)).pending.write("old", [1], [1.0], parent=whole.generation(0).name)
+    (whole.generation(0) / "manifest").unlink()
+    assert repair(whole.verify()).left == ()
+    assert whole.found() == []
+    assert list((whole.state / "pending").iterdir()) == []
+
+
+def test_what_a_run_has_seen_to_meanwhile_stays(whole):
+    """Between the look and the repair a run may end what it was doing: that is looked at again under the lock."""
+    state = "memory://meanwhile/state"
+    table = LossTable(whole.table().samples)
+    table.record(np.arange(12), np.ones(12))
+    generations = Generations(state)
+    name = generations.commit(0, table, whole.table(), None, None, {})
+    store = store_for(state)
+    store.write(f"{state}/corpus", whole.table().to_bytes())
+    manifest = store.read(f"{state}/losses/{name}/manifest")
+    store.remove(f"{state}/losses/{name}/manifest")
+    generations.pending.write("good", [1], [1.0], parent=name)
+    (state_half, orphan) = verify(Request(whole.urls, state=state)).findings
+    assert {state_half.kind, orphan.kind} == {"generation-half", "pending-orphaned"}
+    verified = verify(Request(whole.urls, state=state))
+    store.write(f"{state}/losses/{name}/manifest", manifest)
+    done = repair(verified)
+    assert [line.partition("memory")[0] for line in done.done] == ["removed nothing: a run completed it since", "left "]
+    assert Generations(state).kept()[-1].name == name
+    assert generations.pending.read("good").losses.tolist() == [1.0]
+    assert verify(Request(whole.urls, state=state)).findings == ()
+
+
+def test_what_cannot_be_removed_is_told(whole, monkeypatch):
+    """It is not said to be gone."""
+    (whole.generation(0) / "manifest").unlink()
+    verified = whole.verify()
+    monkeypatch.setattr(repairing, "clean_local", lambda folder: None)
+    done = repair(verified)
+    assert "Cannot remove gen-000000" in done.failed[0]
+    assert "remove it by hand" in done.failed[0]
+    assert {one.kind for one in done.left} == {"generation-half"}
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_a_line_is_written_again_where_it_was(whole, damaged):
+    """The last line is taken for the newest epoch's, by `watch` and others."""
+    generations = Generations(str(whole.state))
+    table = LossTable(whole.table().samples)
+    table.record(np.arange(12), np.ones(12))
+    generations.commit(2, table, whole.table(), None, whole.generation(1).name, {})
+    generations.close()
+    path = whole.state / "history.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{'damaged' if at == damaged else line}\n" for at, line in enumerate(lines)))
+    assert repair(whole.verify()).left == ()
+    assert path.read_text().splitlines() == lines
 
 
 def test_an_index_that_cannot_be_written(whole, monkeypatch):
