@@ -12,11 +12,13 @@ the calls of a dead actor lost.
 from __future__ import annotations
 
 import importlib
+import logging
 import socket
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -29,7 +31,11 @@ Results = Generator[tuple[int, Any], None, None]
 _AHEAD: Final = 2
 """Tasks that each place of a cluster is given: one runs, and the next is there when it ends."""
 _PATIENCE_S: Final = 60.0
-"""How long a cluster without workers is waited for."""
+"""How long a cluster without workers is waited for, before the job and in the midst of it."""
+_LOOK_S: Final = 2.0
+"""How long a cluster may give nothing before it is asked for its workers."""
+_DEAF: Final = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""What Dask's workers of this machine run first: a terminal sends Ctrl-C to them too, and this process ends them."""
 _SPARK_HERE: Final = "local[*,4]"
 """Every processor of this machine, and four attempts at a task, as on a cluster: plain local[*] makes one."""
 _KNOCK_S: Final = 10.0
@@ -67,26 +73,49 @@ def on_dask(call: Call, tasks: Numbered, address: str | None, jobs: int | None) 
     distributed = _needed("dask", "distributed")
     with _dask_client(distributed, address, jobs) as client:
         # Without results: as they are gathered in its own task, one is lost with the worker that held it.
-        under_way = distributed.as_completed(loop=client.loop)
+        ended: SimpleQueue[Any] = SimpleQueue()
+        under_way: set[Any] = set()
+
+        def await_(future: Any) -> None:
+            under_way.add(future)
+            future.add_done_callback(ended.put)
 
         def fill() -> None:
             places = jobs if address is not None and jobs is not None else _AHEAD * sum(client.nthreads().values())
-            for number, task in islice(tasks, max(0, max(1, places) - under_way.count())):
-                under_way.add(client.submit(_perform, call, number, task, pure=False))
+            for number, task in islice(tasks, max(0, max(1, places) - len(under_way))):
+                await_(client.submit(_perform, call, number, task, pure=False))
 
         fill()
-        while under_way.count():
-            future = next(under_way)
+        while under_way:
+            future = _next_ended(client, ended)
             try:
-                outcome = future.result()
+                outcome = future.result(timeout=_PATIENCE_S)
             except OSError:  # its worker died as it handed it over: Dask has it made again
-                under_way.add(future)
+                await_(future)
                 continue
             except Exception as error:
                 raise _gave_up("Dask", error) from error
+            under_way.discard(future)
             del future
             fill()
             yield outcome
+
+
+def _next_ended(client: Any, ended: SimpleQueue[Any]) -> Any:
+    """Return the next future that ended, however it did.
+
+    Raises:
+        PeerError: the cluster had no worker for too long; Dask itself waits for ever.
+    """
+    alone_s = 0.0
+    while True:
+        try:
+            return ended.get(timeout=_LOOK_S)
+        except Empty:
+            with suppress(OSError):  # a scheduler that is gone ends all futures
+                alone_s = 0.0 if client.nthreads() else alone_s + _LOOK_S
+        if alone_s >= _PATIENCE_S:
+            raise _gave_up("Dask", TimeoutError(f"it has had no worker for {alone_s:.0f} seconds"))
 
 
 @contextmanager
@@ -94,12 +123,19 @@ def _dask_client(distributed: Any, address: str | None, jobs: int | None) -> Ite
     """Give a client of a cluster; one that was started here ends with it."""
     with ExitStack() as stack:
         where: Any = address
+        # What fails is raised, and told once; Dask would log it too, with tracebacks.
+        stack.enter_context(_silent("distributed.client"))
         try:
             _knock(address)
             if where is None:
                 where = stack.enter_context(
                     distributed.LocalCluster(
-                        n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None
+                        n_workers=jobs,
+                        threads_per_worker=1,
+                        processes=True,
+                        dashboard_address=None,
+                        silence_logs=logging.ERROR,
+                        preload=[_DEAF],
                     )
                 )
             client = stack.enter_context(distributed.Client(where, set_as_default=False))
@@ -107,6 +143,16 @@ def _dask_client(distributed: Any, address: str | None, jobs: int | None) -> Ite
         except (OSError, ValueError, RuntimeError) as error:  # TimeoutError is an OSError
             raise _unreachable("Dask", address, "tcp://host:8786", error) from error
         yield client
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """Let a module log nothing meanwhile."""
+    logging.getLogger(logger).disabled, before = True, logging.getLogger(logger).disabled
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).disabled = before
 
 
 def on_ray(call: Call, tasks: Numbered, address: str | None, jobs: int | None, attempts: int) -> Results:
@@ -157,7 +203,7 @@ def _in_ray(ray: Any, address: str | None, jobs: int | None) -> Iterator[None]:
             num_cpus=jobs if address is None else None,
             include_dashboard=False if address is None else None,
             logging_level="ERROR",
-            log_to_driver=True,
+            log_to_driver=False,  # it would print to stdout, which is the command's result
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreachable("Ray", address, "ray://host:10001", error) from error
@@ -178,6 +224,7 @@ def on_spark(call: Call, tasks: Numbered, address: str | None, jobs: int | None)
     from joblib import Parallel, delayed, effective_n_jobs, parallel_config  # noqa: PLC0415  (only where asked for)
 
     try:
+        _knock(address)
         session = _spark_session(address)
         spark.register_spark()
     except Exception as error:  # Py4JError and its kin: pyspark brings them, and they have no common base
@@ -238,10 +285,10 @@ def _knock(address: str | None) -> None:
     Raises:
         OSError, ValueError: nothing does, or it names no host and port.
     """
-    if address in {None, "auto", "local"}:
+    if address is None or address in {"auto", "local"} or address.startswith("local["):
         return
     parts = urlsplit(f"{address}" if "://" in f"{address}" else f"tcp://{address}")
-    if parts.scheme not in {"tcp", "tls", "ray"}:
+    if parts.scheme not in {"tcp", "tls", "ray", "spark"}:
         return
     if not parts.hostname or not parts.port:
         raise ValueError("it names no host and port")
@@ -251,12 +298,14 @@ def _knock(address: str | None) -> None:
 def _unreachable(name: str, address: str | None, example: str, error: Exception) -> PeerError:
     what = f"start {name} on this machine" if address is None else f"reach the {name} cluster at {address}"
     advice = "Run it with --backend local." if address is None else f"Check --address ({example}) and that it runs."
-    return PeerError(f"Cannot {what}: {error or type(error).__name__}. {advice}", expected=address, found=str(error))
+    said = (str(error) or type(error).__name__).splitlines()[0]  # the JVM's own trace follows
+    return PeerError(f"Cannot {what}: {said}. {advice}", expected=address, found=str(error))
 
 
 def _gave_up(name: str, error: BaseException) -> PeerError:
+    told = " ".join(str(error).split()).rstrip(".")
     return PeerError(
-        f"{name} gave up a task: {error}. Its workers died, killed or out of memory, or could not load this package. "
+        f"{name} gave up a task: {told}. Its workers died, killed or out of memory, or could not load this package. "
         "Results that had come are kept: look at the workers' logs, and run it again.",
         expected="workers that live",
         found=type(error).__name__,

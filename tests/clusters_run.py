@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import job_works
 
+from seta_stream import engines
 from seta_stream.cli.index import index_shards
 from seta_stream.errors import CorpusError, PeerError
 from seta_stream.jobs import Engine, run
@@ -31,14 +33,14 @@ def process_of(number: int) -> tuple[int, int]:
 
 
 @contextmanager
-def cluster(backend: str) -> Iterator[Engine]:
+def cluster(backend: str) -> Iterator[tuple[Engine, Any]]:
     if backend == "dask":
         import dask
         from distributed import LocalCluster
 
         dask.config.set({"distributed.scheduler.allowed-failures": 1})
         with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as made:
-            yield Engine("dask", made.scheduler_address)
+            yield Engine("dask", made.scheduler_address), made
         return
     import ray
 
@@ -46,7 +48,7 @@ def cluster(backend: str) -> Iterator[Engine]:
         "local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False,
         _temp_dir=os.environ["TMPDIR"],
     )  # fmt: skip
-    yield Engine("ray")
+    yield Engine("ray"), None
     ray.shutdown()
 
 
@@ -71,7 +73,29 @@ def work(engine: Engine, folder: Path) -> dict[str, Any]:
     return told
 
 
+def is_deaf(_: int) -> bool:
+    """Say whether Ctrl-C, which a terminal sends to every process, leaves this one alone."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def abandoned(engine: Engine, made: Any) -> str:
+    """Return how a job ends whose cluster loses all workers and gets no others."""
+    engines._PATIENCE_S, engines._LOOK_S = 1.0, 0.1  # type: ignore[misc]  # so that the test need not wait a minute
+    made.scheduler.allowed_failures = 100
+    results = run(process_of, range(200), engine)
+    next(results)
+    made.scale(0)
+    try:
+        list(results)
+    except PeerError as error:
+        return error.message
+    return "it came to an end"
+
+
 if __name__ == "__main__":
-    with cluster(sys.argv[1]) as engine:
+    with cluster(sys.argv[1]) as (engine, made):
         told = work(engine, Path(sys.argv[2]))
+        if made is not None:
+            told["abandoned"] = abandoned(engine, made)
+            told["deaf"] = [deaf for _, deaf in run(is_deaf, range(2), Engine("dask", jobs=1))]
     sys.stdout.write(json.dumps(told) + "\n")

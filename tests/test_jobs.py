@@ -224,7 +224,7 @@ def test_commands_run_where_they_are_told(
     assert done.stderr.startswith("Error: --backend dask needs a package")
 
 
-# ---- Spark, whose part in it is joblib's backend: played by threads here, since pyspark is not installed
+# ---- Spark, whose part in it is joblib's backend: played by threads here, since pyspark takes 450 MB and a Java
 
 
 class Threads(ThreadingBackend):  # type: ignore[misc]
@@ -282,11 +282,11 @@ def spark(monkeypatch: pytest.MonkeyPatch) -> type[Session]:
 def test_spark_goes_in_rounds(spark: type[Session]) -> None:
     """All results come, and no more tasks are made than a round has; the session that was begun is ended."""
     made = itertools.count()
-    results = run(job_works.square, itertools.islice(made, 8), Engine("spark", "spark://master:7077", 3))
+    results = run(job_works.square, itertools.islice(made, 8), Engine("spark", "local[2]", 3))
     first = next(results)
     assert next(made) == 3
     assert dict([first, *results]) == {number: number * number for number in (0, 1, 2, 4, 5, 6, 7, 8)}
-    assert (spark.asked, spark.stopped) == (["spark://master:7077"], 1)
+    assert (spark.asked, spark.stopped) == (["local[2]"], 1)
 
 
 def test_spark_that_fails_is_told(spark: type[Session], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +300,16 @@ def test_spark_that_fails_is_told(spark: type[Session], monkeypatch: pytest.Monk
     with pytest.raises(PeerError, match="Cannot start Spark on this machine: no master"):
         list(run(job_works.square, range(8), Engine("spark")))
     assert spark.stopped == 2
+
+
+def test_no_spark_at_the_address(spark: type[Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told at once, where Spark itself tries for more than a minute; and without the JVM's trace."""
+    with pytest.raises(PeerError, match=r"Cannot reach the Spark cluster at spark://127\.0\.0\.1:1: .*refused"):
+        list(run(job_works.square, range(3), Engine("spark", "spark://127.0.0.1:1")))
+    trace = "no master\n\tat org.apache.spark.SparkContext"
+    monkeypatch.setattr(Session, "getOrCreate", lambda self: (_ for _ in ()).throw(ConnectionError(trace)))
+    with pytest.raises(PeerError, match=r"at local\[2\]: no master\. Check --address"):
+        list(run(job_works.square, range(3), Engine("spark", "local[2]")))
 
 
 # ---- real clusters
@@ -327,6 +337,9 @@ def test_on_a_real_cluster(backend: str, make_corpus: MakeCorpus, tmp_path: Path
     assert told["processes"] == 2
     assert told["error"] == ["CorpusError", "no good", "three.tar"]
     assert told["deadly"].startswith(f"{backend.title()} gave up a task")
+    if backend == "dask":
+        assert told["abandoned"].startswith("Dask gave up a task: it has had no worker for 1 seconds")
+        assert told["deaf"] == [True, True]  # the workers of a cluster that was started for the job
     index_shards(urls, out=str(tmp_path / "here"), force=True)
     assert _files(tmp_path / "index") == _files(tmp_path / "here")
     repack(urls, str(tmp_path / "alone"), order="key", shard_samples=15)
