@@ -76,7 +76,7 @@ PURE_MAY_IMPORT = {
 PURE = (
     *LAYERS[2], *LAYERS[4], "visible", "foreign", "errors", "draws", "stats", "policies.", "plan.", "read.spans",
     "read.options",
-    "read.cache_format", "read.batches", "schedule", "checkpoint", "options", "report.summary",
+    "read.cache_format", "read.batches", "schedule", "checkpoint", "options", "report.summary", "report.lineage",
     "report.distributions", "report.html", "report.html_charts", "report.html_reading", "report.html_sections",
     "report.html_style", "report.html_text", "report.html_values", "report.plain", "report.progress",
     "report.runfigures", "report.sources", "report.losscurves", "report.outcome", "report.prices",

@@ -89,7 +89,8 @@ def kept(report: RunReport) -> str:
     labels = [str(one.epoch) for one in run.epochs]
     chart = Bars(
         labels, [one.kept for one in run.epochs], 1.0, percent,
-        backs=[1.0] * len(labels), marks=[one.expected for one in run.epochs], level=run.nominal_kept,
+        backs=[None if one.kept is None else 1.0 for one in run.epochs],  # what is not known was not left out
+        marks=[one.expected for one in run.epochs], level=run.nominal_kept,
     )  # fmt: skip
     marks = [("kept", "really kept"), ("back", "left out"), ("line", "expected by the rule")]
     if run.nominal_kept is not None:

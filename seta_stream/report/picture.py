@@ -12,7 +12,7 @@ import numpy as np
 
 from seta_stream.errors import MissingExtraError, StateError
 from seta_stream.report.distributions import Lines, LossAxis, density, is_over, keep_at
-from seta_stream.report.summary import epoch_shares, lineage_lines
+from seta_stream.report.lineage import epoch_shares, lineage_lines
 
 MAX_RIDGES: Final = 14
 

@@ -18,9 +18,14 @@ from seta_stream.policies import policy_from
 from seta_stream.policies.groups import GroupRules, rule_from_plain
 from seta_stream.policies.rule import Rule
 from seta_stream.report.distributions import planned_epochs
+from seta_stream.report.lineage import MOST, count, epoch_shares, number, usable_lines
 from seta_stream.report.prices import Price
 from seta_stream.report.simulation import nominal_saved
-from seta_stream.report.summary import epoch_shares, lineage_lines
+
+__all__ = [
+    "Costs", "EpochRow", "RunFigures", "drawable", "figures_of", "has_losses", "number", "quantiles_of", "spelled",
+    "usable_lines",
+]  # fmt: skip
 
 LEVELS: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 WATTS: Final = 400.0
@@ -32,7 +37,6 @@ FULL_SPAN_BYTES: Final = 8 << 20
 """A reader that wants everything asks for so much at once: Reading's max_span_bytes."""
 JOULES_PER_KWH: Final = 3.6e6
 
-_MOST: Final = 1e300
 _HIGHEST_LOSS: Final = 3.5e38
 """Above every float32."""
 
@@ -146,52 +150,6 @@ class RunFigures:
         }
 
 
-def usable_lines(history: Sequence[Any], newest: str | None = None) -> list[dict[str, Any]]:
-    """Return the lines that lead to a generation, oldest first, without those that are none of a history's.
-
-    What should be a number and is none is None there.
-    """
-    good = [
-        line
-        for line in history
-        if isinstance(line, Mapping)
-        and isinstance(line.get("generation"), str)
-        and isinstance(line.get("parent"), str | None)
-        and isinstance(line.get("epoch"), int)
-        and number(line["epoch"]) is not None
-        and isinstance(line.get("facts") or {}, Mapping)
-    ]
-    return [_cleaned(line) for line in lineage_lines(good, newest)]
-
-
-def _cleaned(line: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {
-        name: number(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-        for name, value in (line.get("facts") or {}).items()
-    }
-    facts |= {name: number(facts.get(name)) for name in ("selected", "total") if name in facts}
-    counts = {name: int(_count(line.get(name)) or 0) for name in ("samples", "seen", "unseen")}
-    means = {name: number(line.get(name)) for name in ("mean", "expected_share")}
-    told = line.get("groups")
-    groups = {name: pair for name, pair in told.items() if _is_pair(pair)} if isinstance(told, Mapping) else None
-    return {**line, **counts, **means, "facts": facts, "groups": groups}
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(number(one) is not None for one in value)
-
-
-def number(value: Any) -> float | None:
-    """Return a value as a finite float; None where it is none, or no float can hold it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) and abs(found) < _MOST else None
-
-
 def figures_of(lines: Sequence[Mapping[str, Any]], costs: Costs) -> RunFigures:
     """Return the numbers of a run.
 
@@ -224,7 +182,7 @@ def figures_of(lines: Sequence[Mapping[str, Any]], costs: Costs) -> RunFigures:
 
 def _row(line: Mapping[str, Any], kept: float | None, expected: float | None, costs: Costs) -> EpochRow:
     facts = line.get("facts") or {}
-    told = {name: _count(facts.get(name)) for name in _COUNTED}
+    told = {name: count(facts.get(name)) for name in _COUNTED}
     seconds = told["seconds"]
     reading = None if told["bytes_fetched"] is None else costs.price.of(told["bytes_fetched"], told["requests"] or 0.0)
     computing = None if seconds is None else seconds / 3600 * costs.per_hour
@@ -249,11 +207,6 @@ _COUNTED: Final = (
 )  # fmt: skip
 
 
-def _count(value: Any) -> float | None:
-    found = number(value)
-    return None if found is None or found < 0 else found
-
-
 def _sum(*values: float | None) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
@@ -272,7 +225,7 @@ def has_losses(line: Mapping[str, Any]) -> bool:
         and len(edges) == len(counts) + 1 > 1
         and bool(np.isfinite(edges).all() and np.isfinite(counts).all())
         and bool((np.diff(edges) >= 0).all() and (counts >= 0).all() and (np.abs(edges) < _HIGHEST_LOSS).all())
-        and 0 < float(counts.sum()) < _MOST
+        and 0 < float(counts.sum()) < MOST
     )
 
 

@@ -6,7 +6,7 @@ Takes losses, ages and URLs or group codes; gives a row per source. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ from seta_stream.policies.rule import Rule
 MOST: Final = 200
 """Sources that are told one by one; the rest is one row."""
 
+_CHUNK: Final = 1 << 20
+"""Samples looked at at once."""
 _NUMBER: Final = re.compile(r"[-_.]?\d+$")
 
 
@@ -82,29 +84,37 @@ def by_source(
     largest = np.argsort(-counts, kind="stable")[:MOST]
     place = np.full(len(names), len(largest))
     place[largest] = np.arange(len(largest))
-    group = place[codes]
     told = [names[at] for at in largest.tolist()]
     if len(names) > MOST:
         told.append(f"{len(names) - MOST:,} smaller ones")
-    seen = ~np.isnan(losses)
-    total = np.bincount(group, minlength=len(told))
-    there = np.bincount(group[seen], minlength=len(told))
-    sums = np.bincount(group[seen], losses[seen], len(told))
-    last = np.bincount(group, seen & (ages == 0), len(told))
-    kept = None if not isinstance(rule, Rule) else np.bincount(group, _keeps(rule, losses), len(told))
-    medians = _medians(group[seen], losses[seen], there)
+    # figures [samples, seen, sum of losses, read last, kept; rows]
+    figures = np.zeros((5, len(told)))
+    for part in _parts(len(losses)):
+        group, own = place[codes[part]], losses[part]
+        seen = ~np.isnan(own)
+        weights = (None, seen, np.where(seen, own, 0), seen & (ages[part] == 0))
+        for row, weight in enumerate(weights):
+            figures[row] += np.bincount(group, weight, len(told))
+        if isinstance(rule, Rule):
+            figures[4] += np.bincount(group, _keeps(rule, own), len(told))
+    medians = _medians(place, codes, losses, figures[1].astype(np.int64))
     return tuple(
         SourceRow(
             name=name,
-            samples=int(total[at]),
-            seen=int(there[at]),
-            mean=float(sums[at] / there[at]) if there[at] else None,
+            samples=int(samples),
+            seen=int(there),
+            mean=float(total / there) if there else None,
             median=medians[at],
-            read_last=float(last[at] / max(total[at], 1)),
-            next_keep=None if kept is None else float(kept[at] / max(total[at], 1)),
+            read_last=float(last / max(samples, 1)),
+            next_keep=float(kept / max(samples, 1)) if isinstance(rule, Rule) else None,
         )
-        for at, name in enumerate(told)
+        for at, (name, samples, there, total, last, kept) in enumerate(zip(told, *figures, strict=True))
     )
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for begin in range(0, count, _CHUNK):
+        yield slice(begin, begin + _CHUNK)
 
 
 def _keeps(rule: Rule, losses: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -113,13 +123,27 @@ def _keeps(rule: Rule, losses: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.where(np.isnan(losses), rule.unseen_keep, keep)
 
 
-def _medians(group: NDArray[Any], losses: NDArray[np.float32], counts: NDArray[Any]) -> list[float | None]:
-    # sorted by (group, loss): a group's median stands in the middle of its stretch
-    order = np.lexsort((losses, group))
+def _medians(
+    place: NDArray[Any], codes: NDArray[Any], losses: NDArray[np.float32], counts: NDArray[np.int64]
+) -> list[float | None]:
+    """Return the median of each row's losses; besides these, in the order of their rows, little memory is taken.
+
+    Args:
+        place: the row of each code.
+        codes: of the samples.
+        losses: of the samples.
+        counts: of each row's losses that are known.
+    """
     ends = np.cumsum(counts)
-    middles = (ends - counts + ends - 1) / 2
-    found: list[float | None] = []
-    for count, middle in zip(counts.tolist(), middles.tolist(), strict=True):
-        low, high = int(np.floor(middle)), int(np.ceil(middle))
-        found.append(float(losses[order[[low, high]]].astype(np.float64).mean()) if count else None)
-    return found
+    gathered, free = np.empty(int(ends[-1]) if len(ends) else 0, np.float32), ends - counts
+    for part in _parts(len(losses)):
+        seen = ~np.isnan(losses[part])
+        group, own = place[codes[part]][seen], losses[part][seen]
+        # order [seen of this part], by row; begins [rows]: where each row begins in it
+        order = np.argsort(group, kind="stable")
+        there = np.bincount(group, minlength=len(counts))
+        begins = np.cumsum(there) - there
+        gathered[np.arange(len(own)) + (free - begins)[group[order]]] = own[order]
+        free += there
+    rows = np.split(gathered, ends[:-1])
+    return [float(np.median(row.astype(np.float64))) if len(row) else None for row in rows[: len(counts)]]

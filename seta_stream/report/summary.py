@@ -17,6 +17,9 @@ from seta_stream.losses.table import LossTable
 from seta_stream.policies.groups import WITHIN, AnyRule
 from seta_stream.policies.kmeans import Groups, kmeans
 from seta_stream.policies.rule import Rule
+from seta_stream.report.lineage import epoch_shares, lineage_lines, usable_lines
+
+__all__ = ["EpochSummary", "GroupSummary", "PartSummary", "Summary", "epoch_shares", "lineage_lines", "summarise"]
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 DEFAULT_GROUPS: Final = 5
@@ -143,7 +146,7 @@ def summarise(
         unmatched_shards: shards without usable losses.
     """
     histogram = table.histogram()
-    lineage = lineage_lines(history, generation)
+    lineage = usable_lines(history, generation)
     newest = lineage[-1] if lineage else {}
     plain = rule if isinstance(rule, Rule) and newest.get("judged_by", LOSS) == LOSS else None
     shares = epoch_shares(lineage)
@@ -165,34 +168,6 @@ def summarise(
         epochs=tuple(_epoch(line, share) for line, share in zip(lineage, shares, strict=True)),
         saved_share=_saved(shares),
     )
-
-
-def lineage_lines(history: Sequence[Mapping[str, Any]], newest: str | None = None) -> list[Mapping[str, Any]]:
-    """Return the lines that lead to a generation (default the last line's), oldest first.
-
-    A run that was set back to an earlier epoch leaves lines of the way not taken; they are left out.
-    """
-    by_name = {line["generation"]: line for line in history}
-    at = newest if newest is not None else (history[-1]["generation"] if history else None)
-    found: list[Mapping[str, Any]] = []
-    while at in by_name:
-        line = by_name.pop(at)
-        found.append(line)
-        at = line.get("parent")
-    return found[::-1]
-
-
-def epoch_shares(lineage: Sequence[Mapping[str, Any]]) -> list[float | None]:
-    """Return the share of samples that each epoch kept: counted if its facts tell, else what its rule expected."""
-    shares: list[float | None] = []
-    expected: float | None = None
-    for line in lineage:
-        facts = line.get("facts") or {}
-        selected, total = facts.get("selected"), facts.get("total") or line.get("samples")
-        counted = selected / total if isinstance(selected, (int, float)) and total else None
-        shares.append(counted if counted is not None else expected)
-        expected = line.get("expected_share")
-    return shares
 
 
 def _next_share(histogram: Histogram, rule: Rule | None, newest: Mapping[str, Any]) -> float | None:

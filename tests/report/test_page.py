@@ -18,7 +18,7 @@ from seta_stream.losses.history import Judged, history_line
 from seta_stream.losses.table import LossTable
 from seta_stream.policies import InfoBatch, PerGroup, Rule, SeTa, describe
 from seta_stream.policies.groups import GroupRules
-from seta_stream.report import html_text
+from seta_stream.report import html_text, sources
 from seta_stream.report.distributions import LossAxis, planned_epochs
 from seta_stream.report.html import page
 from seta_stream.report.html_values import RunReport, SampleCard
@@ -128,6 +128,16 @@ def test_numbers_of_a_history_that_says_little():
     assert (run.saved_share, run.total("seconds"), run.full_money, run.full_kwh, run.policy) == (None,) * 5
     assert run.epochs[0].quantiles == ()
     assert run.to_plain()["totals"]["bytes_fetched"] is None
+
+
+def test_what_is_not_known_was_not_left_out():
+    """An epoch whose line does not say what it kept is a gap in the chart of shares, and none of its bars."""
+    table, history = run_of(3)
+    history[0]["facts"] = {}
+    text = page(report_of(table, history))
+    chart = text[text.index('id="kept-chart"') :]
+    chart = chart[: chart.index("</figure>")]
+    assert (chart.count('<rect class="kept"'), chart.count('<rect class="back"')) == (2, 2)
 
 
 def test_losses_from_before_epoch_0_are_no_epoch():
@@ -340,6 +350,28 @@ def test_sources_by_hand():
         (1, None, None, None),
         (0, None, None, None),
     ]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_sources_are_looked_at_part_by_part(monkeypatch, chunk):
+    """Wherever a part ends, the figures are those of all samples at once."""
+    rng = np.random.default_rng(3)
+    codes, losses = rng.integers(0, 5, 200), rng.gamma(2, 1, 200).astype(np.float32)
+    losses[rng.random(200) < 0.2] = np.nan
+    losses[codes == 4] = np.nan
+    ages = np.where(np.isnan(losses), 255, rng.integers(0, 3, 200)).astype(np.uint8)
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    rows = by_source(list("abcde"), codes, losses, ages, Rule([1.0], [0.25, 0.75], unseen_keep=0.5))
+    for row in rows:
+        own = losses[codes == "abcde".index(row.name)]
+        seen = own[~np.isnan(own)]
+        assert (row.samples, row.seen) == (len(own), len(seen))
+        assert row.median == (float(np.median(seen.astype(np.float64))) if len(seen) else None)
+        assert row.mean == (pytest.approx(float(seen.mean(dtype=np.float64))) if len(seen) else None)
+        keep = np.where(np.isnan(own), 0.5, np.where(own < 1, 0.25, 0.75))
+        assert row.next_keep == pytest.approx(float(keep.mean()))
+        assert row.read_last == pytest.approx(float((ages[codes == "abcde".index(row.name)] == 0).mean()))
+    assert [row.samples for row in rows] == sorted((row.samples for row in rows), reverse=True)
 
 
 def test_many_sources_become_one_row():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
-from seta_stream.errors import StateError, UnsupportedError
+from seta_stream.errors import MissingExtraError, StateError
 from seta_stream.losses.history import Judged, history_line
 from seta_stream.losses.table import LossTable
 from seta_stream.policies import Rule, SeTa, describe
@@ -69,6 +70,33 @@ def test_nothing_seen_is_summarised_too():
     assert (found.next_share, found.saved_share, found.epochs) == (None, None, ())
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"samples": None, "seen": "many", "mean": "low", "histogram": None, "rule": 3, "facts": None, "groups": None},
+        {"samples": 10**400, "facts": {"selected": 10**400, "total": 3}},
+        {"groups": {"a": [1, 2, 3], "": [5, 1], "b": ["x", 1]}, "expected_share": "half"},
+        {"facts": {"selected": "3", "total": 0}},
+    ],
+)
+def test_lines_of_another_release_are_summarised_too(damage):
+    """What they do not tell, or tell in another way, is not known; what is no line of a run is left out."""
+    good = line(0, "a", None)
+    lines = [
+        {"generation": None, "epoch": 0},
+        {},
+        {**good, **damage},
+        {**line(1, "b", "a"), "epoch": 10**30},
+        line(1, "b", "a"),
+    ]
+    table = LossTable([4])
+    table.record(range(4), [1.0, 2.0, 50.0, 50.0])
+    found = summarise(table, lines, generation="b", epoch=1, rule=None)
+    assert [one.epoch for one in found.epochs] == [0, 1]
+    json.dumps(found.to_plain(), allow_nan=False)
+    assert summarise(table, [{**good, **damage}], generation="a", epoch=0, rule=None).next_share in {None, 1.0}
+
+
 def test_a_lineage_leaves_out_the_ways_not_taken():
     """From the last line back, or from a generation that is named."""
     history = [line(0, "a", None), line(1, "b", "a"), line(2, "c", "b"), line(1, "d", "a")]
@@ -126,5 +154,5 @@ def test_nothing_to_draw_is_told(tmp_path):
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     """It is an optional package."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'seta-stream\[plot\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'seta-stream\[plot\]'"):
         draw_history([line(0, "a", None)], tmp_path / "run.png")
