@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -151,31 +152,41 @@ def test_any_encoding(here):
     assert "\\u2588" in told
 
 
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "seta_stream", *sys.argv[1:]])
+"""
+"""Takes its stdin for the terminal of its session, and becomes the command."""
+
+
 def on_terminal(
     call: list[str], folder: Path, *, answer: tuple[str, bytes] | None = None, columns: int = 80, **environment: str
 ) -> tuple[str, int]:
     """Run on a terminal; return all that it shows, and the exit code."""
-    pid, terminal = pty.fork()
-    if pid == 0:  # pragma: no cover  (another program from here on)
-        os.chdir(folder)
-        plain = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR", "LINES"}}
-        more = {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns), **environment}
-        os.execvpe(sys.executable, [sys.executable, "-m", "seta_stream", *call], {**plain, **more})
+    plain = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR", "LINES"}}
+    more = {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns), **environment}
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, *call], cwd=folder, env={**plain, **more}, start_new_session=True,
+        stdin=inside, stdout=inside, stderr=inside,
+    )  # fmt: skip
+    os.close(inside)
     told, until = "", time.monotonic() + ENDS_S
     try:
-        while time.monotonic() < until:
+        while select.select([terminal], [], [], max(0.0, until - time.monotonic()))[0]:
             try:
                 data = os.read(terminal, 65536)
             except OSError:  # Linux's word for a terminal whose program ended
-                break
-            if not data:
                 break
             told += data.decode(errors="replace")
             if answer is not None and answer[0] in told:
                 os.write(terminal, answer[1])
                 answer = None
-        return told, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return told, process.wait(timeout=ENDS_S)
     finally:
+        process.kill()
+        process.wait()
         os.close(terminal)
 
 
