@@ -98,12 +98,15 @@ def density(line: Mapping[str, Any], axis: LossAxis) -> Floats:
 def keep_at(line: Mapping[str, Any], losses: Floats) -> Floats:
     """Return the keep probability at losses, by the rule that the line holds for the next epoch.
 
-    A rule per group of samples has no one probability at a loss: nothing is drawn of it.
+    A rule per group of samples has no one probability at a loss, and losses from before epoch 0 come without a rule:
+    there it is the share that was kept, of all losses alike.
     """
     rule = line.get("rule")
     if rule is None or "groups" in rule:
-        return np.ones(len(losses))
-    keep: Floats = np.asarray(rule["keep"])[np.searchsorted(np.asarray(rule["edges"]), losses, side="right")]
+        share = line.get("kept_share")
+        keep: Floats = np.full(len(losses), 1.0 if share is None else share)
+    else:
+        keep = np.asarray(rule["keep"])[np.searchsorted(np.asarray(rule["edges"]), losses, side="right")]
     return np.ceil(np.round(_SHADES * keep, 9)) / _SHADES
 
 

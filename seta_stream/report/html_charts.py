@@ -181,8 +181,9 @@ def _ridge(line: Mapping[str, Any], axis: LossAxis, *, is_last: bool) -> str:
         parts.append(f'<path class="kept" fill-opacity="{max(chance, 0.15):g}" d="{shape}"/>')
         parts.append(f'<path class="window" d="M{begin} {_HEIGHT - 2}H{end}"/>')
     parts.append(f'<path class="line" d="M{outline}"/>')
-    expected = number(line.get("expected_share"))
-    told = "" if over or expected is None else f"keeps {percent(expected)}"
+    expected, kept = number(line.get("expected_share")), number(line.get("kept_share"))
+    told = f"keeps {percent(expected)}" if expected is not None else "" if kept is None else f"kept {percent(kept)}"
+    told = "" if over else told
     epoch = line["epoch"] + 1
     label = "at the end" if over else f"next: {epoch}" if is_last else f"epoch {epoch}"
     return (

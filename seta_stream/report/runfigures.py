@@ -230,8 +230,16 @@ def has_losses(line: Mapping[str, Any]) -> bool:
 
 
 def drawable(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the lines that hold losses; a rule that is none is taken out of its line."""
-    return [line if _has_rule(line) else {**line, "rule": None} for line in lines if has_losses(line)]
+    """Return the lines that hold losses; a rule that is none is taken out of its line.
+
+    Beside it stands, as `kept_share`, what the epoch that followed really kept, where that is known.
+    """
+    shares = [*epoch_shares(lines)[1:], None]
+    return [
+        {**line, "rule": line.get("rule") if _has_rule(line) else None, "kept_share": share}
+        for line, share in zip(lines, shares, strict=False)  # of no lines, there is a share of nothing
+        if has_losses(line)
+    ]
 
 
 def _has_rule(line: Mapping[str, Any]) -> bool:

@@ -16,11 +16,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from small_corpora import write_tar
 
-from seta_stream import InfoBatch, SetaStream
+from seta_stream import InfoBatch, SeTa, SetaStream
 from seta_stream.cli import cards, main
 from seta_stream.errors import DecodeError, SetaStreamWarning
 from seta_stream.losses.generations import Generations
 from seta_stream.losses.table import LossTable
+from seta_stream.report.html_text import percent
 from seta_stream.store import store_for
 
 NASTY = '<script>alert("1")</script>\u202e'
@@ -124,6 +125,27 @@ def test_samples_are_told_apart_as_asked(run):
     assert [one["samples"] for one in numbers(run / "state", "--by", "shard")["sources"]] == [15] * 4
     assert [one["name"] for one in numbers(run / "state", "--by", "folder")["sources"]] == ["."]
     assert [one["name"] for one in numbers(run / "state", "--by", "fields")["sources"]] == ["jpg+txt"]
+
+
+def test_a_scored_run_prunes_its_first_epoch(tmp_path: Path) -> None:
+    """Losses from before epoch 0 come without a rule; the page tells and draws what epoch 0 really kept of them."""
+    urls = make_corpus(tmp_path / "data")
+    state = str(tmp_path / "state")
+    rows = "".join(f"{number},{number + 1.0}\n" for number in range(60))
+    (tmp_path / "losses.csv").write_text("id,loss\n" + rows)
+    done = CliRunner().invoke(main, ["import", str(tmp_path / "losses.csv"), *urls, "--state", state])
+    assert done.exit_code == 0, done.stderr
+    with SetaStream(urls, policy=SeTa(num_epochs=4, target=0.5, warm=True), state=state, batch_size=5) as stream:
+        stream.set_epoch(0)
+        for batch in stream.batches(5):
+            stream.record(batch["__index__"], np.asarray(batch["__index__"]) + 1.0)
+        kept = stream.stats.selected / 60
+    assert 0.3 < kept < 0.7
+    report(state, "-o", tmp_path / "page.html")
+    (row,) = re.findall(r'<div class="row"><span>epoch 0</span>.*?</div>', (tmp_path / "page.html").read_text())
+    assert f"<span>kept {percent(kept)}</span>" in row
+    (opacity,) = {float(told) for told in re.findall(r'fill-opacity="([^"]*)"', row)}
+    assert opacity == pytest.approx(kept, abs=0.06)
 
 
 def test_by_class(tmp_path: Path) -> None:
