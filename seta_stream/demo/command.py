@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -136,8 +137,10 @@ def _tell(console: Console, corpora: Corpora, folder: Path) -> None:
     """Say on stderr what is taken from an earlier run, which is the corpus alone, and where this run writes."""
     made = sum(corpus.made for corpus in (corpora.training, corpora.words, corpora.fonts))
     source = "rendered now" if made else "rendered earlier, taken as it is"
+    first = Path(corpora.training.urls[0])
+    shards = first.with_name(re.sub(r"\d+", "*", first.name))  # the held-out words lie beside them
     lines = [
-        f"corpus: {Path(corpora.training.urls[0]).parent} ({source}, {corpora.training.size_bytes / 1e6:,.0f} MB)",
+        f"corpus: {shards} ({source}, {corpora.training.size_bytes / 1e6:,.0f} MB)",
         f"this run: {folder} (new: losses of earlier runs are neither read nor changed)",
     ]
     for line in lines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -122,6 +123,9 @@ BASIC: Final[dict[str, Callable[[bytes], Any]]] = {
 }
 """By the last extension of a field. What is in no table stays bytes."""
 
+_ADDRESS: Final = re.compile(r" <[\w.]+ object at 0x[0-9a-f]+>")
+"""Libraries name so what they read from, which is always the sample's bytes."""
+
 UNPACKED_FREE: Final = 256 << 20
 UNPACKED_PER_BYTE: Final = 32
 """A field (`.gz`, `.npz`) may unpack to 256 MiB in any case, and to so many times its size."""
@@ -219,9 +223,10 @@ def decode_sample(sample: dict[str, Any], decode: FieldDecode) -> dict[str, Any]
         except (DecodeError, MissingExtraError):  # without its library no sample can be decoded: none is skipped
             raise
         except Exception as error:
+            why = _ADDRESS.sub("", f"{type(error).__name__}: {error}")
             raise DecodeError(
                 f"Cannot decode field {field!r} ({len(data)} bytes) of sample {sample['__key__']!r} in "
-                f"{sample['__url__']}: {type(error).__name__}: {error}. Mend the sample, or use on_error='skip'.",
+                f"{sample['__url__']}: {why}. Mend the sample, or use on_error='skip'.",
                 shard=sample["__url__"],
                 key=sample["__key__"],
             ) from error

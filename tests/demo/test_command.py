@@ -90,9 +90,9 @@ def test_run_says_what_is_taken_and_what_is_new(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first, second = (run("--samples", 100, "--epochs", 4, "--out", tmp_path / "out").stderr for _ in range(2))
     corpus = tmp_path / "out" / "corpus" / "100-samples-seed-0"
-    assert f"corpus: {corpus} (rendered now, " in first
+    assert f"corpus: {corpus}/words-*.tar (rendered now, " in first
     assert f"this run: {tmp_path / 'out' / 'run-001'} (new: losses of earlier runs are neither read nor" in first
-    assert f"corpus: {corpus} (rendered earlier, taken as it is, " in second
+    assert f"corpus: {corpus}/words-*.tar (rendered earlier, taken as it is, " in second
     assert f"this run: {tmp_path / 'out' / 'run-002'} (new" in second
 
 

@@ -66,3 +66,9 @@ def test_a_missing_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_sample({"__key__": "a", "__url__": "b", "jpg": b""}, decoder("pil") or str)
     assert not isinstance(caught.value, DecodeError)
     room._by_field.cache_clear()
+
+
+def test_a_message_names_no_address() -> None:
+    """Pillow tells which object it read from, which is nothing to a user."""
+    with pytest.raises(DecodeError, match=r"UnidentifiedImageError: cannot identify image file\. Mend the sample"):
+        decode_sample({"__key__": "a", "__url__": "b", "jpg": b"no picture"}, decoder("pil") or str)
